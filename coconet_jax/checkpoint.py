@@ -1,0 +1,198 @@
+"""Every Orbax call of the project: checkpoints of a run, kept, found, checked and read back.
+
+A run's folder holds `checkpoints/<step>/` with the items
+  weights      what is sampled from: {"params", "batch_stats"} (averaged parameters, re-estimated statistics),
+  train_state  all that resuming needs,
+  header       JSON: format version, config, sha256 of the weights, package versions,
+  metrics      JSON: the validation NLL, where the step was evaluated.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import logging
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as ocp_managers
+
+from coconet_jax import config as config_lib
+from coconet_jax import devices, errors, model
+from coconet_jax import state as state_lib
+
+FORMAT = 1
+FOLDER = "checkpoints"
+VALID_NLL = "valid_nll"
+
+
+class Loaded(NamedTuple):
+    """Weights read back for sampling or evaluation."""
+
+    variables: model.Variables
+    config: config_lib.Config
+    step: int
+    sha256: str
+    metrics: dict[str, float]
+
+
+def digest(tree: Any) -> str:
+    """sha256 over names, dtypes, shapes and bytes of all leaves: Orbax does not notice a flipped byte."""
+    total = hashlib.sha256()
+    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: str(item[0])):
+        array = np.asarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.CheckpointManager:
+    """A manager that writes a run's checkpoints asynchronously.
+
+    Keeps the last two, the best two by validation NLL and, where `milestone_base` > 0, those at
+    milestone_base, 2 milestone_base, 4 milestone_base, ... steps.
+    """
+    kept: list[ocp_managers.PreservationPolicy] = [
+        ocp_managers.LatestN(2),
+        ocp_managers.BestN(
+            get_metric_fn=lambda metrics: metrics[VALID_NLL],
+            reverse=True,
+            n=2,
+            keep_checkpoints_without_metrics=False,
+        ),
+    ]
+    if milestone_base:
+        kept.append(ocp_managers.CustomSteps([milestone_base << k for k in range(40)]))
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=ocp_managers.AnyPreservationPolicy(kept),
+        cleanup_tmp_directories=True,
+        save_root_metadata=False,
+    )
+    folder = pathlib.Path(workdir).absolute() / FOLDER  # Orbax refuses relative paths
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    state: state_lib.TrainState,
+    weights: model.Variables,
+    config: config_lib.Config,
+    valid_nll: float | None,
+) -> None:
+    """Starts writing a checkpoint of `state`; whole or not at all, also under kill -9. Saving a step twice is once."""
+    step = int(state.step)
+    if step in manager.all_steps():
+        return
+    header = {
+        "format": FORMAT,
+        "config": config_lib.to_dict(config),
+        "sha256": digest(weights),
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
+    }
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            weights=ocp.args.StandardSave(weights),
+            train_state=ocp.args.StandardSave(_as_tree(state)),
+            header=ocp.args.JsonSave(header),
+        ),
+        metrics=None if valid_nll is None else {VALID_NLL: valid_nll},
+        force=True,
+    )
+
+
+def _as_tree(state: state_lib.TrainState) -> dict[str, Any]:
+    # Orbax stores an empty dict as a leaf of its own kind: leave an absent average out.
+    tree = state._asdict()
+    if not state.ema:
+        del tree["ema"]
+    return tree
+
+
+def restore(
+    manager: ocp.CheckpointManager, config: config_lib.Config, mesh: devices.Mesh
+) -> state_lib.TrainState | None:
+    """The state of the last checkpoint, replicated over `mesh`; None in a new run.
+
+    Raises:
+      InputError: the run was started under settings whose maths differ.
+    """
+    step = manager.latest_step()
+    if step is None:
+        return None
+    stored = _read_header(manager, step)
+    config_lib.check_resume(_config_of(stored, step), config)
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _as_tree(state_lib.abstract(config))
+    )
+    tree = manager.restore(
+        step, args=ocp.args.Composite(train_state=ocp.args.StandardRestore(target))
+    ).train_state
+    return state_lib.TrainState(**{"ema": {}, **tree})
+
+
+def _read_header(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    return manager.restore(step, args=ocp.args.Composite(header=ocp.args.JsonRestore())).header
+
+
+def _config_of(header: dict[str, Any], step: int) -> config_lib.Config:
+    if header.get("format") != FORMAT:
+        raise errors.InputError(
+            f"the checkpoint of step {step} has format {header.get('format')!r}, this package reads {FORMAT}; "
+            "use the version of coconet_jax that wrote it"
+        )
+    return config_lib.from_mapping(header["config"])
+
+
+def load(workdir: str | pathlib.Path, step: int | None = None) -> Loaded:
+    """Weights of a run's best checkpoint (by validation NLL), or of a given step, on the default device.
+
+    Raises:
+      InputError: no checkpoint there, no such step, or the weights are not those that were written.
+    """
+    path = pathlib.Path(workdir).absolute()
+    if path.name == FOLDER:
+        path = path.parent
+    if not (path / FOLDER).is_dir():
+        raise errors.InputError(
+            f"{workdir} holds no checkpoint (no folder {FOLDER}/ in it); give the --workdir of a training run"
+        )
+    with contextlib.closing(
+        ocp.CheckpointManager(path / FOLDER, options=ocp.CheckpointManagerOptions(read_only=True))
+    ) as manager:
+        steps = sorted(manager.all_steps())
+        if not steps:
+            raise errors.InputError(f"{workdir} holds no finished checkpoint yet; train longer")
+        if step is not None and step not in steps:
+            raise errors.InputError(f"step {step} is not among the checkpoints of {workdir}: {steps}")
+        metrics = {n: dict(manager.metrics(n) or {}) for n in ([step] if step is not None else steps)}
+        if step is None:
+            # Those saved on a signal carry no evaluation; they serve only where there is nothing else.
+            step = min(steps, key=lambda n: (metrics[n].get(VALID_NLL, np.inf), -n))
+        header = _read_header(manager, step)
+        config = _config_of(header, step)
+        variables = _restore_weights(manager, step, config.model)
+    sha256 = digest(variables)
+    if sha256 != header["sha256"]:
+        raise errors.InputError(
+            f"the weights of step {step} in {workdir} are damaged (sha256 {sha256[:12]}, written as "
+            f"{header['sha256'][:12]}); use another of {steps} or copy the folder again"
+        )
+    return Loaded(variables, config, step, sha256, metrics[step])
+
+
+def _restore_weights(manager: ocp.CheckpointManager, step: int, config: config_lib.Model) -> model.Variables:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), config))
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+    restored = manager.restore(step, args=ocp.args.Composite(weights=ocp.args.StandardRestore(target))).weights
+    return jax.tree.map(jnp.asarray, restored)
+
+
+def quiet() -> None:
+    """Keeps Orbax's own running commentary out of the terminal; its warnings and errors stay."""
+    logging.getLogger("absl").setLevel(logging.WARNING)

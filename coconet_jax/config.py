@@ -1,0 +1,319 @@
+"""Every setting of a training run, frozen and checked at the door.
+
+`configs/*.py` build a locked ConfigDict from `default()`; `from_mapping` turns it, or what a checkpoint
+stored, into frozen dataclasses. Below this module nobody sees flags, ConfigDicts or the environment.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import difflib
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import ml_collections
+
+from coconet_jax import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where the chorales come from and how crops are drawn."""
+
+    dataset: str = "music21"  # music21 | music21_extra | jsb16th | folder
+    source: str = ""  # the npz of jsb16th, or the folder of scores
+    path: str = ""  # a set exported by `python -m coconet_jax.chorales --export`; wins over dataset
+    data_dir: str = ""  # where TFDS keeps prepared sets; empty: its default
+    steps_per_quarter: int = 4
+    crop_steps: int = 64
+    crop_grid: int = 0  # steps between possible crop starts; 0: one quarter
+    transpose: Literal["none", "pitch", "voice"] = "pitch"  # room: none, 36..81, or the voice ranges
+    device_mib: int = 1024  # training pieces larger than this stream from the host instead
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The network (paper section 3; the released code for kernel sizes and BatchNorm)."""
+
+    architecture: Literal["straight", "separable"] = "straight"
+    num_layers: int = 64
+    num_filters: int = 128
+    last_kernel: int = 2  # kernel size of the last two layers: 2 as released, or 3
+    dilations: tuple[tuple[int, int], ...] = ((1, 1),)  # (time, pitch), cycled over the inner layers
+    full_layers: int = 2  # separable only: leading layers that stay full convolutions
+    pointwise_splits: int = 1  # separable only: groups of the pointwise convolution
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-7
+    bn_scale_init: float = 0.1
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on accelerators
+    remat: bool = False  # recompute activations in the backward pass: less memory, more time
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Optimisation, evaluation and saving. Sizes are global: over all devices and processes."""
+
+    seed: int = 0
+    batch_size: int = 32
+    num_steps: int = 20_000
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    schedule_steps: int = 20_000  # horizon of the cosine; apart from num_steps so that a run can be prolonged
+    warmup_steps: int = 200
+    learning_rate: float = 3e-3
+    final_learning_rate: float = 3e-5  # where the cosine ends
+    plateau_evals: int = 5  # plateau only: evaluations without progress before the rate is halved
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0  # 0: no clipping
+    ema_decay: float = 0.999  # 0: no averaging
+    context: Literal["orderless", "bernoulli"] = "orderless"
+    context_prob: float = 0.5  # bernoulli only: chance of a variable to be given
+    stratify: bool = True  # orderless only: spread the sizes evenly over the batch
+    bn_batches: int = 8  # batches that re-estimate BatchNorm's statistics before each evaluation
+    eval_every: int = 500  # steps between evaluations, each followed by a checkpoint
+    eval_batch_size: int = 32
+    eval_contexts: int = 1  # fixed contexts per validation window
+    report_every: int = 50
+    early_stop_evals: int = 0  # stop after so many evaluations without progress; 0: never
+    keep_milestones: bool = True  # keep the checkpoint after each doubling of the step
+    steps_per_dispatch: int = 0  # steps in one call of the compiled program; 0: 1 on CPU, 10 elsewhere
+    init_from: str = ""  # a run's folder: start from its parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Distributed:
+    """Several processes: `auto` on Cloud TPU, GKE and Slurm; or a coordinator named by hand."""
+
+    mode: Literal["off", "auto", "manual"] = "off"
+    coordinator: str = ""  # host:port of process 0
+    num_processes: int = 1
+    process_id: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    distributed: Distributed = Distributed()
+    parallel: Literal["auto", "pmap", "shard_map"] = "auto"
+    num_devices: int = 0  # 0: all
+
+
+# What may differ when a run is resumed: none of these changes the maths of a step.
+RESUMABLE = frozenset(
+    {
+        "data.path",
+        "data.source",
+        "data.data_dir",
+        "data.device_mib",
+        "model.remat",
+        "train.num_steps",
+        "train.eval_every",
+        "train.eval_batch_size",
+        "train.report_every",
+        "train.early_stop_evals",
+        "train.keep_milestones",
+        "train.steps_per_dispatch",
+        "train.init_from",
+        "distributed.mode",
+        "distributed.coordinator",
+        "distributed.num_processes",
+        "distributed.process_id",
+        "parallel",
+        "num_devices",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Annealed blocked Gibbs sampling (Yao et al. 2014; paper section 4.2; values of the released code)."""
+
+    num_steps: int = 0  # 0: one per free variable, the paper's rule of thumb
+    temperature: float = 0.99
+    block_prob_max: float = 0.9
+    block_prob_min: float = 0.1
+    anneal_share: float = 0.7  # alpha: the share of the steps over which block_prob falls
+
+    def __post_init__(self) -> None:
+        _require(self.num_steps >= 0, "num_steps", self.num_steps, "use 1 or more, or 0 for one per free variable")
+        _require(self.temperature > 0, "temperature", self.temperature, "use a value above 0, such as 0.99")
+        _require(0 < self.block_prob_max <= 1, "block_prob_max", self.block_prob_max, "use a value in (0, 1]")
+        _require(
+            0 <= self.block_prob_min <= self.block_prob_max,
+            "block_prob_min",
+            self.block_prob_min,
+            f"use a value in [0, {self.block_prob_max}]",
+        )
+        _require(0 < self.anneal_share <= 1, "anneal_share", self.anneal_share, "use a value in (0, 1]")
+
+
+def _require(condition: bool, name: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise errors.InputError(f"{name}={value!r}: {remedy}")
+
+
+def default() -> ml_collections.ConfigDict:
+    """A locked ConfigDict with every field at its default: what `configs/*.py` start from."""
+    return ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
+
+
+def _build(cls: type, mapping: Mapping[str, Any], prefix: str) -> Any:
+    """Builds the dataclass `cls` from a mapping, naming unknown keys and wrong types in full."""
+    hints = get_type_hints(cls)
+    for key in mapping:
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            meant = f"did you mean {prefix}{close[0]}?" if close else f"known here: {', '.join(hints)}"
+            raise errors.InputError(f"unknown config field {prefix}{key}; {meant}")
+    values = {}
+    for name, hint in hints.items():
+        if name in mapping:
+            values[name] = _convert(mapping[name], hint, prefix + name)
+    return cls(**values)
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping) and not isinstance(value, ml_collections.ConfigDict):
+            raise errors.InputError(f"{name}={value!r}: must be a group of fields")
+        return _build(hint, value, name + ".")  # type: ignore[arg-type]
+    if get_origin(hint) is Literal:
+        _require(value in get_args(hint), name, value, "use one of " + ", ".join(map(str, get_args(hint))))
+        return value
+    if get_origin(hint) is tuple:
+        try:
+            return tuple((int(time), int(pitch)) for time, pitch in value)
+        except (TypeError, ValueError):
+            raise errors.InputError(f"{name}={value!r}: must be pairs of (time, pitch)") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(type(value) is hint, name, value, f"must be of type {hint.__name__}")
+    return value
+
+
+def from_mapping(mapping: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
+    """A frozen, validated Config from a ConfigDict or from nested dictionaries.
+
+    Raises:
+      InputError: an unknown key, a wrong type or a value out of range, by name, value and remedy.
+    """
+    config = _build(Config, mapping, "")
+    _validate(config)
+    return config
+
+
+def _validate(config: Config) -> None:
+    data, model, train = config.data, config.model, config.train
+    at_least_one = {
+        "data.crop_steps": data.crop_steps,
+        "data.device_mib": data.device_mib,
+        "model.num_filters": model.num_filters,
+        "model.pointwise_splits": model.pointwise_splits,
+        "train.batch_size": train.batch_size,
+        "train.num_steps": train.num_steps,
+        "train.schedule_steps": train.schedule_steps,
+        "train.bn_batches": train.bn_batches,
+        "train.eval_every": train.eval_every,
+        "train.eval_batch_size": train.eval_batch_size,
+        "train.eval_contexts": train.eval_contexts,
+        "train.report_every": train.report_every,
+        "train.plateau_evals": train.plateau_evals,
+        "distributed.num_processes": config.distributed.num_processes,
+    }
+    for name, value in at_least_one.items():
+        _require(value >= 1, name, value, "use 1 or more")
+    not_negative = {
+        "data.crop_grid": data.crop_grid,
+        "model.full_layers": model.full_layers,
+        "train.seed": train.seed,
+        "train.warmup_steps": train.warmup_steps,
+        "train.final_learning_rate": train.final_learning_rate,
+        "train.weight_decay": train.weight_decay,
+        "train.clip_norm": train.clip_norm,
+        "train.early_stop_evals": train.early_stop_evals,
+        "train.steps_per_dispatch": train.steps_per_dispatch,
+        "num_devices": config.num_devices,
+    }
+    for name, value in not_negative.items():
+        _require(value >= 0, name, value, "use 0 or more")
+    _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
+    _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
+    _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")
+    _require(0 <= model.bn_momentum < 1, "model.bn_momentum", model.bn_momentum, "use a value in [0, 1)")
+    _require(model.bn_epsilon > 0, "model.bn_epsilon", model.bn_epsilon, "use a value above 0, such as 1e-7")
+    _require(model.num_layers >= 4, "model.num_layers", model.num_layers, "use 4 or more")
+    _require(model.last_kernel in (2, 3), "model.last_kernel", model.last_kernel, "use 2 (as released) or 3")
+    _require(
+        bool(model.dilations) and all(t >= 1 and p >= 1 for t, p in model.dilations),
+        "model.dilations",
+        model.dilations,
+        "use one or more pairs of whole numbers from 1",
+    )
+    _require(
+        model.num_filters % model.pointwise_splits == 0,
+        "model.pointwise_splits",
+        model.pointwise_splits,
+        f"must divide model.num_filters={model.num_filters}",
+    )
+    _require(
+        train.warmup_steps < train.schedule_steps,
+        "train.warmup_steps",
+        train.warmup_steps,
+        f"must be below train.schedule_steps={train.schedule_steps}",
+    )
+    _require(data.steps_per_quarter in (1, 2, 4), "data.steps_per_quarter", data.steps_per_quarter, "use 4, 2 or 1")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain dictionaries, as a checkpoint stores them."""
+    return dataclasses.asdict(config)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted names to values, such as {"train.seed": 0}."""
+    flat: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": item for key, item in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def crop_grid(data: Data) -> int:
+    """Steps between possible starts of a crop."""
+    return data.crop_grid or data.steps_per_quarter
+
+
+def check_devices(config: Config, num_devices: int) -> None:
+    """Refuses a batch that does not fall into equal parts, naming the nearest that do.
+
+    Raises:
+      InputError: train.batch_size or train.eval_batch_size is not divisible by the number of devices.
+    """
+    size = config.train.batch_size
+    if size % num_devices:
+        below, above = size - size % num_devices, size - size % num_devices + num_devices
+        choices = f"{below} or {above}" if below else str(above)
+        raise errors.InputError(f"train.batch_size={size} is not divisible by {num_devices} devices; use {choices}")
+
+
+def check_resume(stored: Config, wanted: Config) -> None:
+    """Refuses to resume a run under settings that change what a step computes.
+
+    Raises:
+      InputError: names each such field with its stored and its wanted value.
+    """
+    allowed = set(RESUMABLE)
+    if stored.train.schedule == "plateau":
+        # The plateau rule counts evaluations: their spacing is part of the maths.
+        allowed -= {"train.eval_every", "train.eval_batch_size"}
+    before, after = flatten(stored), flatten(wanted)
+    changed = [f"{k} ({before[k]!r} -> {after[k]!r})" for k in after if k not in allowed and before[k] != after[k]]
+    if changed:
+        raise errors.InputError(
+            "this run was started with other settings: "
+            + ", ".join(changed)
+            + "; give the old values, or start a new --workdir (--config.train.init_from keeps the parameters)"
+        )

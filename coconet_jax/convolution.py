@@ -1,0 +1,132 @@
+"""Convolutions over [b, time, pitch, channel] with SAME padding, fast on accelerators and on CPU.
+
+On accelerators a full convolution is XLA's own, gradient included. On CPU XLA's kernel gradient runs at about
+an eighth of the speed of its forward pass for few channels, so there it is formulated anew.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Dilation = tuple[int, int]
+
+
+def _pads(size: int, dilation: Dilation) -> list[tuple[int, int]]:
+    spans = [(size - 1) * d for d in dilation]
+    return [(span // 2, span - span // 2) for span in spans]
+
+
+def _plain(x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation) -> Float[Array, "b t p f"]:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def full(x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation) -> Float[Array, "b t p f"]:
+    """Full convolution with a square kernel, dilated in (time, pitch)."""
+    if jax.default_backend() == "cpu":
+        return _full_on_cpu(x, kernel, dilation)
+    return _plain(x, kernel, dilation)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _full_on_cpu(
+    x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation
+) -> Float[Array, "b t p f"]:
+    return _plain(x, kernel, dilation)
+
+
+def _full_forward(x: Array, kernel: Array, dilation: Dilation) -> tuple[Array, tuple[Array, Array]]:
+    return _plain(x, kernel, dilation), (x, kernel)
+
+
+def _full_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    grad_x = jax.vjp(lambda x: _plain(x, kernel, dilation), x)[1](grad)[0]
+    return grad_x, _kernel_gradient(x, grad, kernel.shape[0], dilation)
+
+
+_full_on_cpu.defvjp(_full_forward, _full_backward)
+
+
+def _kernel_gradient(
+    x: Float[Array, "b t p c"], grad: Float[Array, "b t p f"], size: int, dilation: Dilation
+) -> Float[Array, "k k c f"]:
+    """The kernel's gradient as one matrix product: x shifted in pitch against the gradient shifted in time.
+
+    Entry (i,j) of the kernel is sum over cells of x[t+i,p+j] grad[t,p] = x[t',p+j] grad[t'-i,p]: k copies of
+    each side, a (k c) x (k f) product over all cells. Three times the memory of the activations in place of
+    the nine of a patch matrix, and a product large enough to run at the speed of a matrix product.
+    """
+    channels, features = x.shape[-1], grad.shape[-1]
+    (before_t, after_t), (before_p, after_p) = _pads(size, dilation)
+    steps, rows = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (before_t, after_t), (before_p, after_p), (0, 0)))
+    xs = jnp.concatenate([padded[:, :, j * dilation[1] : j * dilation[1] + rows] for j in range(size)], axis=-1)
+    span = before_t + after_t
+    grown = jnp.pad(grad, ((0, 0), (span, span), (0, 0), (0, 0)))
+    starts = [span - i * dilation[0] for i in range(size)]
+    grads = jnp.concatenate([grown[:, s : s + steps + span] for s in starts], axis=-1)
+    # One product for each example, then their sum: both cores work, and each operand stays in cache.
+    product = jnp.einsum("bnc,bnf->bcf", _flat(xs), _flat(grads)).sum(axis=0)
+    return product.reshape(size, channels, size, features).transpose(2, 0, 1, 3)
+
+
+def _flat(x: Float[Array, "b t p c"]) -> Float[Array, "b n c"]:
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise(x: Float[Array, "b t p c"], kernel: Float[Array, "k k c"], dilation: Dilation) -> Float[Array, "b t p c"]:
+    """Depthwise convolution as a sum of k*k shifted products.
+
+    XLA's grouped convolution is about 30 times slower on CPU than these fused multiply-adds.
+    """
+    size = kernel.shape[0]
+    (before_t, after_t), (before_p, after_p) = _pads(size, dilation)
+    return _shifted_sum(x, kernel, dilation, ((before_t, after_t), (before_p, after_p)))
+
+
+def _shifted_sum(
+    x: Float[Array, "b t p c"],
+    kernel: Float[Array, "k k c"],
+    dilation: Dilation,
+    pads: tuple[tuple[int, int], tuple[int, int]],
+) -> Float[Array, "b t p c"]:
+    size = kernel.shape[0]
+    steps, rows = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    out = jnp.zeros_like(x)
+    for i in range(size):
+        for j in range(size):
+            time, pitch = i * dilation[0], j * dilation[1]
+            out += padded[:, time : time + steps, pitch : pitch + rows] * kernel[i, j]
+    return out
+
+
+def _depthwise_forward(x: Array, kernel: Array, dilation: Dilation) -> tuple[Array, tuple[Array, Array]]:
+    return depthwise(x, kernel, dilation), (x, kernel)
+
+
+def _depthwise_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    size = kernel.shape[0]
+    (before_t, after_t), (before_p, after_p) = _pads(size, dilation)
+    # The input's gradient is the same sum with the kernel turned round and the padding swapped.
+    grad_x = _shifted_sum(grad, kernel[::-1, ::-1], dilation, ((after_t, before_t), (after_p, before_p)))
+    steps, rows = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (before_t, after_t), (before_p, after_p), (0, 0)))
+    entries = [
+        jnp.sum(
+            padded[:, i * dilation[0] : i * dilation[0] + steps, j * dilation[1] : j * dilation[1] + rows] * grad,
+            axis=(0, 1, 2),
+        )
+        for i in range(size)
+        for j in range(size)
+    ]
+    return grad_x, jnp.stack(entries).reshape(kernel.shape).astype(kernel.dtype)
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)

@@ -1,0 +1,241 @@
+"""The network: predicts every note of a score from any given subset of its notes.
+
+Pure functions around one Linen module: `init(key, config)`, `apply(...)`, and `make_predict`, which closes
+over the weights and is all that sampling and evaluation see.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from coconet_jax import config as config_lib
+from coconet_jax import convolution, pianoroll
+
+Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
+Predict = Callable[
+    [Float[Array, "b t p i"], Bool[Array, "b t i"], Bool[Array, "b t"]],
+    Float[Array, "b t p i"],
+]
+
+
+class LayerSpec(NamedTuple):
+    """One convolution layer: square kernel, dilation (time, pitch), output channels, whether separable."""
+
+    kernel: int
+    dilation: tuple[int, int]
+    features: int
+    separable: bool
+
+
+def layer_specs(config: config_lib.Model) -> list[LayerSpec]:
+    """The layers of the released code: 3x3 everywhere but in the last two, dilations cycled over the inner ones."""
+    inner = config.num_layers - 3
+    dilations = [config.dilations[n % len(config.dilations)] for n in range(inner)]
+    shapes = [(3, (1, 1), config.num_filters)]
+    shapes += [(3, dilation, config.num_filters) for dilation in dilations]
+    shapes += [(config.last_kernel, (1, 1), config.num_filters), (config.last_kernel, (1, 1), pianoroll.NUM_VOICES)]
+    separable_from = config.full_layers if config.architecture == "separable" else config.num_layers
+    return [LayerSpec(k, d, f, n >= separable_from) for n, (k, d, f) in enumerate(shapes)]
+
+
+def reach(config: config_lib.Model) -> tuple[int, int]:
+    """Steps before and after a step that its logits depend on (the receptive field in time, less the step)."""
+    before = after = 0
+    for spec in layer_specs(config):
+        span = (spec.kernel - 1) * spec.dilation[0]
+        before += span // 2
+        after += span - span // 2
+    return before, after
+
+
+def compute_dtype(config: config_lib.Model) -> jnp.dtype:
+    """The dtype of activations; `auto` is bfloat16 on accelerators and float32 on CPU."""
+    if config.dtype == "auto":
+        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+    return jnp.dtype(config.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose statistics leave padding out and span the mapped axis.
+
+    (flax.linen.BatchNorm averages the devices' means alike, whatever number of cells each holds; here sums
+    and counts are added over the axis, so that padded batches give the same result on any number of devices.)
+    """
+
+    momentum: float
+    epsilon: float
+    scale_init: float
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t p c"], valid: Bool[Array, "b t"], train: bool) -> Float[Array, "b t p c"]:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.constant(self.scale_init), (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        if train:
+            inside = valid[:, :, None, None].astype(jnp.float32)
+            x32 = x.astype(jnp.float32)
+            count = jnp.sum(valid).astype(jnp.float32) * x.shape[2]
+            total = jnp.sum(x32 * inside, axis=(0, 1, 2))
+            if self.axis_name is not None:
+                total, count = jax.lax.psum((total, count), self.axis_name)
+            mean = total / count
+            squares = jnp.sum(jnp.square(x32 - mean) * inside, axis=(0, 1, 2))
+            if self.axis_name is not None:
+                squares = jax.lax.psum(squares, self.axis_name)
+            var = squares / count
+            if not self.is_initializing():
+                keep = self.momentum
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * var
+        else:
+            mean, var = running_mean.value, running_var.value
+        # One multiply-add an activation: the factors are folded in float32 first.
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+
+
+class Layer(nn.Module):
+    """Convolution, BatchNorm, residual, activation, and zero outside the piece (in this order, as released)."""
+
+    spec: LayerSpec
+    config: config_lib.Model
+    activate: bool
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t p c"],
+        skip: Float[Array, "b t p f"] | None,
+        valid: Bool[Array, "b t"],
+        train: bool,
+    ) -> Float[Array, "b t p f"]:
+        spec, config = self.spec, self.config
+        dtype = compute_dtype(config)
+        # No bias: BatchNorm's follows. He-normal without truncation, as released.
+        if spec.separable:
+            depth_kernel = self.param(
+                "depthwise", nn.initializers.normal((2 / spec.kernel**2) ** 0.5), (spec.kernel, spec.kernel, x.shape[-1])
+            )
+            x = convolution.depthwise(x, depth_kernel.astype(dtype), spec.dilation)
+            splits = config.pointwise_splits if spec.features == config.num_filters else 1
+            x = nn.Conv(
+                spec.features,
+                (1, 1),
+                feature_group_count=splits,
+                use_bias=False,
+                kernel_init=_he_normal,
+                dtype=dtype,
+                name="pointwise",
+            )(x)
+        else:
+            shape = (spec.kernel, spec.kernel, x.shape[-1], spec.features)
+            kernel = self.param("kernel", _he_normal, shape)
+            x = convolution.full(x, kernel.astype(dtype), spec.dilation)
+        x = BatchNorm(config.bn_momentum, config.bn_epsilon, config.bn_scale_init, self.axis_name, name="norm")(
+            x, valid, train
+        )
+        if skip is not None:
+            x = x + skip
+        if self.activate:
+            x = nn.relu(x)
+        # Without this, what BatchNorm writes into the padding leaks into the piece by the next convolution.
+        return x * valid[:, :, None, None].astype(x.dtype)
+
+
+def _he_normal(key: Key[Array, ""], shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
+    fan_in = 1
+    for size in shape[:-1]:
+        fan_in *= size
+    return jax.random.normal(key, shape, dtype) * jnp.asarray((2 / fan_in) ** 0.5, dtype)
+
+
+class Coconet(nn.Module):
+    """The convolutional network of the paper, section 3 (straight) or of the Bach Doodle (separable, dilated)."""
+
+    config: config_lib.Model
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        roll: Float[Array, "b t p i"],
+        context: Bool[Array, "b t i"],
+        valid: Bool[Array, "b t"],
+        train: bool,
+    ) -> Float[Array, "b t p i"]:
+        dtype = compute_dtype(self.config)
+        given = jnp.broadcast_to((context & valid[..., None])[:, :, None, :], roll.shape).astype(dtype)
+        x = jnp.concatenate([roll.astype(dtype) * given, given], axis=-1)
+        layer_class = nn.remat(Layer, static_argnums=(4,)) if self.config.remat else Layer
+        specs = layer_specs(self.config)
+        skip = None
+        for n, spec in enumerate(specs):
+            # Layers 1 and 2, 3 and 4, ... form residual pairs; the first and the last stand alone.
+            ends_pair = n % 2 == 0 and 0 < n < len(specs) - 1
+            if n % 2 == 1:
+                skip = x
+            layer = layer_class(spec, self.config, n < len(specs) - 1, self.axis_name, name=f"layer_{n:02d}")
+            x = layer(x, skip if ends_pair else None, valid, train)
+        return x.astype(jnp.float32)
+
+
+def init(key: Key[Array, ""], config: config_lib.Model) -> Variables:
+    """Fresh float32 variables {"params", "batch_stats"}; shapes depend neither on batch nor on length."""
+    roll = jnp.zeros((1, 4, pianoroll.NUM_PITCHES, pianoroll.NUM_VOICES))
+    flags = jnp.ones((1, 4, pianoroll.NUM_VOICES), bool)
+    return jax.jit(lambda k: Coconet(config).init(k, roll, flags, flags[..., 0], train=False))(key)
+
+
+def apply(
+    variables: Variables,
+    config: config_lib.Model,
+    roll: Float[Array, "b t p i"],
+    context: Bool[Array, "b t i"],
+    valid: Bool[Array, "b t"],
+    *,
+    train: bool,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, "b t p i"], Variables]:
+    """Logits over pitch for every variable, and the BatchNorm statistics.
+
+    Args:
+      variables: from `init` or a checkpoint.
+      config: the network's own.
+      roll: the true notes; only those under `context` are seen.
+      context: True where a note is given.
+      valid: True inside the piece; all else is treated as if it were not there.
+      train: normalise by the batch and update the statistics, rather than use them.
+      axis_name: the mapped axis over which the batch's statistics are taken, if any.
+
+    Returns:
+      Float32 logits, and batch_stats (updated where `train`).
+    """
+    module = Coconet(config, axis_name)
+    if train:
+        logits, updates = module.apply(variables, roll, context, valid, train=True, mutable=["batch_stats"])
+        return logits, updates["batch_stats"]
+    return module.apply(variables, roll, context, valid, train=False), variables["batch_stats"]
+
+
+def make_predict(variables: Variables, config: config_lib.Model) -> Predict:
+    """`predict(roll, context, valid) -> logits`: the network as sampling and evaluation see it."""
+
+    def predict(
+        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+    ) -> Float[Array, "b t p i"]:
+        return apply(variables, config, roll, context, valid, train=False)[0]
+
+    return predict
+
+
+def num_params(variables: Variables) -> int:
+    """Number of trained parameters (BatchNorm's running statistics are not among them)."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

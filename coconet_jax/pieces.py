@@ -1,0 +1,110 @@
+"""Prepared pieces on the host, and the one npz file that carries them to machines without TFDS or music21.
+
+The file holds for each split: `{split}_pitches` int8 (n, T_max, 4) padded with -1, `{split}_lengths` int32 (n,),
+`{split}_names` str (n,), `{split}_transpose_room` int8 (n, 4); and once `steps_per_quarter` and `source`.
+"""
+
+import os
+import pathlib
+from typing import NamedTuple
+import zipfile
+
+from jaxtyping import Int8, Int32
+import numpy as np
+
+from coconet_jax import errors, pianoroll
+
+SPLITS = ("train", "valid", "test")
+
+
+class Pieces(NamedTuple):
+    """The pieces of one split.
+
+    Attributes:
+      pitches: MIDI pitches, -1 = rest, and -1 past a piece's end.
+      lengths: steps of each piece.
+      names: a name for each piece, in order.
+      transpose_room: semitones [down, up] inside 36..81, then [down, up] inside the voice ranges.
+    """
+
+    pitches: Int8[np.ndarray, "n t 4"]
+    lengths: Int32[np.ndarray, " n"]
+    names: tuple[str, ...]
+    transpose_room: Int8[np.ndarray, "n 4"]
+
+
+class PieceSet(NamedTuple):
+    """All splits of a prepared data set, the grid they stand on and where they come from."""
+
+    splits: dict[str, Pieces]
+    steps_per_quarter: int
+    source: str
+
+
+def from_arrays(arrays: list[np.ndarray], names: list[str]) -> Pieces:
+    """Stacks pieces of (T, 4) pitches, computing each one's room to transpose."""
+    longest = max((len(a) for a in arrays), default=0)
+    pitches = np.full((len(arrays), longest, pianoroll.NUM_VOICES), pianoroll.REST, np.int8)
+    for row, array in zip(pitches, arrays, strict=True):
+        row[: len(array)] = array
+    lengths = np.array([len(a) for a in arrays], np.int32)
+    room = np.array([pianoroll.transpose_room(a) for a in arrays], np.int8).reshape(-1, 4)
+    return Pieces(pitches, lengths, tuple(names), room)
+
+
+def write_npz(path: str | os.PathLike[str], piece_set: PieceSet) -> None:
+    """Writes the set as one npz, whole or not at all."""
+    target = pathlib.Path(path)
+    fields: dict[str, np.ndarray] = {
+        "steps_per_quarter": np.array(piece_set.steps_per_quarter, np.int32),
+        "source": np.array(piece_set.source),
+    }
+    for split, pieces in piece_set.splits.items():
+        fields[f"{split}_pitches"] = pieces.pitches
+        fields[f"{split}_lengths"] = pieces.lengths
+        fields[f"{split}_names"] = np.array(pieces.names, dtype=np.str_)
+        fields[f"{split}_transpose_room"] = pieces.transpose_room
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **fields)  # type: ignore[arg-type]
+        os.replace(partial, target)
+    except OSError as error:
+        raise errors.InputError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_npz(path: str | os.PathLike[str]) -> PieceSet:
+    """Reads what write_npz wrote.
+
+    Raises:
+      InputError: the file is missing, is no npz, or lacks a field.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fields = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise errors.InputError(
+            f"{path} does not exist; make it with python -m coconet_jax.chorales --export={path}"
+        ) from None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise errors.InputError(f"{path} is not a set of chorales written by --export: {error}") from None
+    try:
+        splits = {}
+        for split in SPLITS:
+            if f"{split}_pitches" in fields:
+                splits[split] = Pieces(
+                    fields[f"{split}_pitches"].astype(np.int8),
+                    fields[f"{split}_lengths"].astype(np.int32),
+                    tuple(str(name) for name in fields[f"{split}_names"]),
+                    fields[f"{split}_transpose_room"].astype(np.int8),
+                )
+        if "train" not in splits:
+            raise KeyError("train_pitches")
+        return PieceSet(splits, int(fields["steps_per_quarter"]), str(fields["source"]))
+    except KeyError as error:
+        raise errors.InputError(
+            f"{path} has no field {error}; write it with python -m coconet_jax.chorales --export={path}"
+        ) from None

@@ -1,0 +1,43 @@
+"""One piece in memory, as the readers and writers of score files exchange it."""
+
+import dataclasses
+
+from jaxtyping import Bool, Integer
+import numpy as np
+
+from coconet_jax import pianoroll
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Score:
+    """A piece on a grid.
+
+    Attributes:
+      pitches: MIDI pitches int16 [t,i], voices from high to low, -1 where a voice rests.
+      onset: bool [t,i], True where a note is struck; a sounding cell without it continues the note before.
+      meter: beats and beat unit of a bar, (4, 4) by default.
+      pickup_steps: steps before the first full bar (0 when the piece starts on a bar line).
+      steps_per_quarter: 4 (sixteenths), 2 or 1.
+      qpm: tempo in quarters a minute.
+      title: shown by programs that open the file.
+    """
+
+    pitches: Integer[np.ndarray, "t i"]
+    onset: Bool[np.ndarray, "t i"]
+    meter: tuple[int, int] = (4, 4)
+    pickup_steps: int = 0
+    steps_per_quarter: int = 4
+    qpm: float = 80.0
+    title: str = ""
+
+
+def from_pitches(pitches: Integer[np.ndarray, "t i"], **fields) -> Score:
+    """A score whose notes are struck where the pitch changes; `fields` are the other attributes of Score."""
+    return Score(pitches.astype(np.int16), pianoroll.onsets_where_pitch_changes(pitches), **fields)
+
+
+def bar_steps(meter: tuple[int, int], steps_per_quarter: int) -> int:
+    """Steps in a bar; 0 where the bar is not a whole number of steps (a 3/8 bar on a quarter grid)."""
+    beats, unit = meter
+    steps, rest = divmod(beats * 4 * steps_per_quarter, unit)
+    return steps if rest == 0 else 0
