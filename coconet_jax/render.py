@@ -1,0 +1,156 @@
+"""Every PNG: pianorolls and curves. matplotlib is imported inside the functions and its global state left alone."""
+
+from collections.abc import Mapping, Sequence
+import io
+import math
+import os
+from typing import Any, Final
+
+from jaxtyping import Bool
+import numpy as np
+
+from coconet_jax import midi, pianoroll, score
+
+DPI: Final = 100
+# Okabe and Ito's palette, told apart by colour-blind readers; blue next to orange, as neighbours in the score.
+_COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+_INK: Final = "#222222"
+_BLACK_KEYS: Final = (1, 3, 6, 8, 10)
+
+
+def write_pianoroll(
+    path: str | os.PathLike[str], piece: score.Score, *, given: Bool[np.ndarray, "t i"] | None = None
+) -> None:
+    """Draws a score: bars across, pitches up, one colour for each voice, a rectangle for each note.
+
+    Args:
+      path: the PNG.
+      piece: T steps of I voices.
+      given: cells the user gave rather than the sampler; they are hatched with a dark edge.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    from matplotlib import patches
+
+    steps = max(len(piece.pitches), 1)
+    bar = 4 * piece.meter[0] * piece.steps_per_quarter / piece.meter[1]
+    bars = steps / bar
+    figure, axes = _figure(min(max(7.0, 2.2 + 1.0 * bars), 40.0), 5.0)
+    sounding = piece.pitches[piece.pitches != pianoroll.REST]
+    low, high = (int(sounding.min()) - 2, int(sounding.max()) + 2) if sounding.size else (58, 74)
+    for pitch in range(low, high + 1):
+        if pitch % 12 in _BLACK_KEYS:
+            axes.axhspan(pitch - 0.5, pitch + 0.5, color="#F3F3F3", linewidth=0, zorder=0)
+    names = midi.voice_names(piece.pitches.shape[1])
+    handles = []
+    for voice, name in enumerate(names):
+        colour = _COLOURS[voice % len(_COLOURS)]
+        handles.append(patches.Patch(facecolor=colour, edgecolor="none", label=name))
+        for start, end, pitch in midi.merge_cells(piece.pitches[:, voice], piece.onset[:, voice]):
+            for first, last, is_given in _runs(given, voice, start, end):
+                box = patches.Rectangle(
+                    (first, pitch - 0.42),
+                    last - first,
+                    0.84,
+                    facecolor=colour,
+                    edgecolor=_INK if is_given else "white",
+                    hatch="////" if is_given else None,
+                    linewidth=0.8,
+                    zorder=3 - 0.1 * voice,
+                )
+                axes.add_patch(box)
+    if given is not None:
+        handles.append(patches.Patch(facecolor="white", edgecolor=_INK, hatch="////", label="given"))
+    _bar_grid(axes, piece, steps, bar)
+    axes.set_xlim(0, steps)
+    axes.set_ylim(low - 0.5, high + 0.5)
+    ticks = [pitch for pitch in range(low, high + 1) if pitch % 12 in (0, 4, 7)]
+    axes.set_yticks(ticks, [midi.pitch_name(pitch) for pitch in ticks])
+    axes.set_xlabel(f"bar ({piece.meter[0]}/{piece.meter[1]})")
+    axes.set_ylabel("pitch")
+    axes.set_title(piece.title or " ", loc="left", color=_INK)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    _save(figure, path)
+
+
+def _runs(given: np.ndarray | None, voice: int, start: int, end: int) -> list[tuple[int, int, bool]]:
+    """A note from start to end as stretches (start, end, given)."""
+    if given is None:
+        return [(start, end, False)]
+    cells = given[start:end, voice]
+    cuts = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)]
+    return [(start + a, start + b, bool(cells[a])) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+def _bar_grid(axes: Any, piece: score.Score, steps: int, bar: float) -> None:
+    """Bar lines with their numbers, and a finer line on each beat; the pick-up is bar 0."""
+    pickup = piece.pickup_steps
+    beat = 4 * piece.steps_per_quarter / piece.meter[1]
+    number_of_bars = math.ceil((steps - pickup) / bar)
+    beats = [pickup + index * beat for index in range(-int(pickup // beat), math.ceil((steps - pickup) / beat))]
+    lines = [pickup + index * bar for index in range(number_of_bars + 1)]
+    across = axes.get_xaxis_transform()  # steps along x, the whole height along y
+    if number_of_bars <= 64:  # in a longer piece the beats would be a grey wash
+        axes.vlines(beats, 0, 1, color="#DDDDDD", linewidth=0.6, zorder=1, transform=across)
+    axes.vlines(lines, 0, 1, color="#888888", linewidth=1.0, zorder=1.5, transform=across)
+    every = max(1, math.ceil(number_of_bars / 32))
+    ticks = [(line, str(index + 1)) for index, line in enumerate(lines) if index % every == 0 and line < steps]
+    if pickup:
+        ticks.insert(0, (0, "0"))
+    axes.set_xticks([tick for tick, _ in ticks], [label for _, label in ticks])
+
+
+def write_loss_curve(path: str | os.PathLike[str], metrics: Sequence[Mapping[str, Any]]) -> None:
+    """Draws training loss and validation NLL, both nats per variable, against the training step.
+
+    Args:
+      path: the PNG.
+      metrics: dicts with `step` and optionally `loss` and `valid_nll`, in any order.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    figure, axes = _figure(8.0, 4.5)
+    uniform = math.log(pianoroll.NUM_PITCHES)
+    axes.axhline(uniform, color="#888888", linestyle="--", linewidth=1.0)
+    axes.annotate(
+        f"uniform ({uniform:.2f})", (1.0, uniform), (-4, 3), xycoords=("axes fraction", "data"),
+        textcoords="offset points", ha="right", va="bottom", color="#555555", fontsize=9,
+    )  # fmt: skip
+    top = uniform
+    for field, label, style in (
+        ("loss", "training loss", {"color": _COLOURS[0], "linewidth": 0.9}),
+        ("valid_nll", "validation NLL", {"color": _COLOURS[5], "linewidth": 2.2, "marker": "o", "markersize": 5}),
+    ):
+        points = sorted((row["step"], float(row[field])) for row in metrics if row.get(field) is not None)
+        points = [point for point in points if math.isfinite(point[1])]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+            top = max(top, np.percentile([value for _, value in points], 98))
+    axes.set_ylim(0, 1.12 * top)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("nats per variable")
+    axes.grid(color="#EEEEEE", linewidth=0.8)
+    axes.set_axisbelow(True)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of this many inches outside pyplot, so that nothing global is set, and its only axes."""
+    from matplotlib import figure as figures
+    from matplotlib.backends import backend_agg
+
+    figure = figures.Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    backend_agg.FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    midi.replace_file(path, buffer.getvalue())

@@ -1,0 +1,142 @@
+"""MIDI files: what other readers see, pick-ups, channels, tracks and malformed headers."""
+
+from fractions import Fraction
+
+import mido
+import numpy as np
+import pytest
+
+from coconet_jax import errors, midi, notation, score
+
+
+def _melody(cells, onsets=None, **fields):
+    pitches = np.array(cells, np.int16)[:, None]
+    piece = score.from_pitches(pitches, **fields)
+    if onsets is not None:
+        piece.onset[:, 0] = np.array(onsets, bool)
+    return piece
+
+
+def _save(path, tracks, ticks=480, kind=1):
+    """Writes tracks of (delta ticks, message)."""
+    file = mido.MidiFile(type=kind, ticks_per_beat=ticks)
+    for messages in tracks:
+        file.tracks.append(mido.MidiTrack([message.copy(time=delta) for delta, message in messages]))
+    file.save(path)
+
+
+def _note(pitch, length, channel=0, wait=0):
+    on = mido.Message("note_on", note=pitch, velocity=64, channel=channel)
+    return [(wait, on), (length, mido.Message("note_on", note=pitch, velocity=0, channel=channel))]
+
+
+def test_symusic_reads_the_same_notes_programs_and_tempo(tmp_path):
+    symusic = pytest.importorskip("symusic")
+    rng = np.random.default_rng(3)
+    pitches = np.repeat(rng.integers(48, 60, (20, 4)) + np.array([20, 12, 4, -8]), 3, axis=0).astype(np.int16)
+    piece = score.from_pitches(pitches, meter=(3, 4), title="Düster")
+    notation.write_midi(tmp_path / "a.mid", piece, programs=notation.PROGRAMS["strings"], qpm=100.0)
+    read = symusic.Score(str(tmp_path / "a.mid"))
+    assert [track.name for track in read.tracks] == ["Soprano", "Alto", "Tenor", "Bass"]
+    assert [track.program for track in read.tracks] == [40, 41, 42, 43]
+    assert read.tempos[0].qpm == pytest.approx(100, abs=1e-3)
+    assert (read.time_signatures[0].numerator, read.time_signatures[0].denominator) == (3, 4)
+    for voice, track in enumerate(read.tracks):
+        expected = midi.merge_cells(pitches[:, voice], piece.onset[:, voice])
+        assert [(n.time // 120, n.end // 120, n.pitch) for n in track.notes] == expected
+
+
+def test_conductor_track_holds_title_and_no_notes(tmp_path):
+    notation.write_midi(tmp_path / "a.mid", _melody([60] * 8, title="Größe ♪"))
+    file = mido.MidiFile(tmp_path / "a.mid", charset="utf-8")
+    assert (file.type, file.ticks_per_beat, len(file.tracks)) == (1, 480, 2)
+    assert file.tracks[0].name == "Größe ♪"
+    assert not [message for message in file.tracks[0] if not message.is_meta]
+    assert notation.read_score(tmp_path / "a.mid").title == "Größe ♪"
+
+
+def test_repeated_notes_and_rests_survive(tmp_path):
+    piece = _melody([-1, -1, 60, 60, 60, 60, -1, 60, 62, 62, 62, 62], [0, 0, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1])
+    notation.write_midi(tmp_path / "a.mid", piece)
+    read = notation.read_melody(tmp_path / "a.mid")
+    np.testing.assert_array_equal(read.pitches, piece.pitches)
+    np.testing.assert_array_equal(read.onset, piece.onset)
+
+
+@pytest.mark.parametrize(("meter", "pickup", "spq"), [((4, 4), 4, 4), ((3, 4), 2, 4), ((4, 4), 3, 4), ((6, 8), 1, 2)])
+def test_pickup_survives(tmp_path, meter, pickup, spq):
+    piece = _melody([60, 62, 64, 65] * 8, meter=meter, pickup_steps=pickup, steps_per_quarter=spq)
+    notation.write_midi(tmp_path / "a.mid", piece)
+    read = notation.read_score(tmp_path / "a.mid", steps_per_quarter=spq)
+    assert (read.meter, read.pickup_steps) == (meter, pickup)
+    np.testing.assert_array_equal(read.pitches, piece.pitches)
+
+
+def test_silent_voice_is_kept(tmp_path):
+    pitches = np.full((16, 4), 60, np.int16)
+    pitches[:, 2] = -1
+    notation.write_midi(tmp_path / "a.mid", score.from_pitches(pitches))
+    np.testing.assert_array_equal(notation.read_satb(tmp_path / "a.mid").pitches, pitches)
+
+
+def test_type_0_is_split_by_channel_and_drums_are_dropped(tmp_path):
+    track = _note(72, 96) + _note(40, 96, channel=9)
+    both = [(0, mido.Message("note_on", note=60, channel=1)), (0, mido.Message("note_on", note=70, channel=0))]
+    both += [(96, mido.Message("note_off", note=60, channel=1)), (0, mido.Message("note_off", note=70, channel=0))]
+    _save(tmp_path / "a.mid", [track + both], ticks=96, kind=0)
+    read = notation.read_score(tmp_path / "a.mid")
+    assert read.pitches.shape == (12, 2)
+    assert read.pitches[0].tolist() == [72, -1]
+    assert read.pitches[-1].tolist() == [70, 60]
+
+
+def test_off_grid_notes_are_snapped_and_counted(tmp_path, caplog):
+    # 100 ticks a quarter: a sixteenth is 25. The second note starts 6 ticks late and ends 3 early.
+    _save(tmp_path / "a.mid", [_note(60, 25) + _note(62, 41, wait=6) + _note(64, 25, wait=3)], ticks=100)
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.pitches[:, 0].tolist() == [60, 62, 62, 64]
+    assert "moved 1 off-grid note(s) to 4 steps a quarter" in caplog.text
+
+
+def test_short_notes_fill_at_least_one_cell(tmp_path):
+    _save(tmp_path / "a.mid", [_note(60, 10) + _note(62, 10, wait=470)])
+    assert notation.read_melody(tmp_path / "a.mid").pitches[:, 0].tolist() == [60, -1, -1, -1, 62]
+
+
+def test_legato_overlap_is_no_chord(tmp_path):
+    on, off = (lambda p: mido.Message("note_on", note=p)), (lambda p: mido.Message("note_off", note=p))
+    _save(tmp_path / "a.mid", [[(0, on(60)), (480, on(62)), (15, off(60)), (465, off(62))]])
+    assert notation.read_melody(tmp_path / "a.mid").pitches[:, 0].tolist() == [60] * 4 + [62] * 4
+
+
+def test_parts_are_in_quarters(tmp_path):
+    _save(tmp_path / "a.mid", [[], _note(60, 32, wait=16)], ticks=96)
+    assert midi.read(tmp_path / "a.mid").parts == [midi.Part("", [midi.Note(Fraction(1, 6), Fraction(1, 2), 60)])]
+
+
+@pytest.mark.parametrize(
+    ("programs", "qpm", "match"),
+    [((0, 0), 80.0, "give 4 General MIDI"), ((0, 0, 0, 128), 80.0, "from 0 to 127"), ((0,) * 4, 0.0, "qpm=0.0")],
+)
+def test_bad_programs_and_tempo_are_refused(tmp_path, programs, qpm, match):
+    piece = score.from_pitches(np.full((4, 4), 60, np.int16))
+    with pytest.raises(errors.InputError, match=match):
+        notation.write_midi(tmp_path / "a.mid", piece, programs=programs, qpm=qpm)
+    assert not list(tmp_path.iterdir())
+
+
+def test_smpte_time_is_refused(tmp_path):
+    _save(tmp_path / "a.mid", [_note(60, 10)])
+    data = bytearray((tmp_path / "a.mid").read_bytes())
+    data[12:14] = b"\xe7\x28"  # 25 frames a second, 40 ticks a frame
+    (tmp_path / "a.mid").write_bytes(data)
+    with pytest.raises(errors.InputError, match="SMPTE"):
+        notation.read_score(tmp_path / "a.mid")
+
+
+def test_same_score_gives_same_bytes(tmp_path):
+    piece = _melody([60, 62] * 4)
+    notation.write_midi(tmp_path / "a.mid", piece)
+    notation.write_midi(tmp_path / "b.mid", piece)
+    assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mid", "b.mid"]
