@@ -14,6 +14,7 @@ import logging
 import pathlib
 from typing import Any, NamedTuple
 
+from absl import logging as absl_logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,9 +130,7 @@ def restore(
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _as_tree(state_lib.abstract(config))
     )
-    tree = manager.restore(
-        step, args=ocp.args.Composite(train_state=ocp.args.StandardRestore(target))
-    ).train_state
+    tree = manager.restore(step, args=ocp.args.Composite(train_state=ocp.args.StandardRestore(target))).train_state
     return state_lib.TrainState(**{"ema": {}, **tree})
 
 
@@ -194,5 +193,7 @@ def _restore_weights(manager: ocp.CheckpointManager, step: int, config: config_l
 
 
 def quiet() -> None:
-    """Keeps Orbax's own running commentary out of the terminal; its warnings and errors stay."""
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    """Keeps the running commentary of Orbax and JAX out of the terminal; their errors stay."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    for name in ("absl", "jax", "orbax"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -235,8 +235,8 @@ def _validate(config: Config) -> None:
         "train.steps_per_dispatch": train.steps_per_dispatch,
         "num_devices": config.num_devices,
     }
-    for name, value in not_negative.items():
-        _require(value >= 0, name, value, "use 0 or more")
+    for name, number in not_negative.items():
+        _require(number >= 0, name, number, "use 0 or more")
     _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
     _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
     _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")

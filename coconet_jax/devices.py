@@ -123,9 +123,7 @@ def map_body(
     return jax.jit(mapped, donate_argnums=tuple(donate))
 
 
-def _pmap(
-    body: Callable[..., Any], mesh: Mesh, sharded: Sequence[bool], donate: Sequence[int]
-) -> Callable[..., Any]:
+def _pmap(body: Callable[..., Any], mesh: Mesh, sharded: Sequence[bool], donate: Sequence[int]) -> Callable[..., Any]:
     """The same by pmap: every argument gets a leading device axis on the way in, the result loses it."""
     local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     mapped = jax.pmap(body, axis_name=AXIS, devices=list(mesh.devices.flat), donate_argnums=tuple(donate))
@@ -171,4 +169,3 @@ def describe(mesh: Mesh) -> str:
 def on_cpu() -> bool:
     """Whether programs run on the CPU, where some convolution gradients need another formulation."""
     return jax.default_backend() == "cpu"
-

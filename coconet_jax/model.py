@@ -86,7 +86,7 @@ class BatchNorm(nn.Module):
             if self.axis_name is not None:
                 total, count = jax.lax.psum((total, count), self.axis_name)
             mean = total / count
-            squares = jnp.sum(jnp.square(x32 - mean) * inside, axis=(0, 1, 2))
+            squares = jnp.sum(jnp.square(x32 - _per_channel(mean, x32)) * inside, axis=(0, 1, 2))
             if self.axis_name is not None:
                 squares = jax.lax.psum(squares, self.axis_name)
             var = squares / count
@@ -98,7 +98,7 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         # One multiply-add an activation: the factors are folded in float32 first.
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+        return x * _per_channel(factor, x) + _per_channel(bias - mean * factor, x)
 
 
 class Layer(nn.Module):
@@ -122,7 +122,9 @@ class Layer(nn.Module):
         # No bias: BatchNorm's follows. He-normal without truncation, as released.
         if spec.separable:
             depth_kernel = self.param(
-                "depthwise", nn.initializers.normal((2 / spec.kernel**2) ** 0.5), (spec.kernel, spec.kernel, x.shape[-1])
+                "depthwise",
+                nn.initializers.normal((2 / spec.kernel**2) ** 0.5),
+                (spec.kernel, spec.kernel, x.shape[-1]),
             )
             x = convolution.depthwise(x, depth_kernel.astype(dtype), spec.dilation)
             splits = config.pointwise_splits if spec.features == config.num_filters else 1
@@ -136,8 +138,7 @@ class Layer(nn.Module):
                 name="pointwise",
             )(x)
         else:
-            shape = (spec.kernel, spec.kernel, x.shape[-1], spec.features)
-            kernel = self.param("kernel", _he_normal, shape)
+            kernel = self.param("kernel", _he_normal, (spec.kernel, spec.kernel, x.shape[-1], spec.features))
             x = convolution.full(x, kernel.astype(dtype), spec.dilation)
         x = BatchNorm(config.bn_momentum, config.bn_epsilon, config.bn_scale_init, self.axis_name, name="norm")(
             x, valid, train
@@ -194,6 +195,10 @@ def init(key: Key[Array, ""], config: config_lib.Model) -> Variables:
     return jax.jit(lambda k: Coconet(config).init(k, roll, flags, flags[..., 0], train=False))(key)
 
 
+def _per_channel(factor: Float[Array, " c"], like: Float[Array, "b t p c"]) -> Float[Array, "1 1 1 c"]:
+    return factor[None, None, None, :].astype(like.dtype)
+
+
 def apply(
     variables: Variables,
     config: config_lib.Model,
@@ -222,7 +227,8 @@ def apply(
     if train:
         logits, updates = module.apply(variables, roll, context, valid, train=True, mutable=["batch_stats"])
         return logits, updates["batch_stats"]
-    return module.apply(variables, roll, context, valid, train=False), variables["batch_stats"]
+    logits: Any = module.apply(variables, roll, context, valid, train=False)
+    return logits, variables["batch_stats"]
 
 
 def make_predict(variables: Variables, config: config_lib.Model) -> Predict:

@@ -4,14 +4,14 @@ Integer pitches travel between functions, files and devices; the one-hot roll is
 needs it (46 times less to move). Voices are ordered from high to low: soprano, alto, tenor, bass.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Integer
 import numpy as np
 
-AnyArray = Array | np.ndarray  # on the device or on the host
+AnyArray = Any  # in annotations: an array on the device or, as numpy, on the host
 
 MIN_PITCH: Final = 36  # MIDI number of the lowest row, C2
 MAX_PITCH: Final = 81  # A5
@@ -24,10 +24,13 @@ VOICES: Final = ("soprano", "alto", "tenor", "bass")
 VOICE_RANGES: Final = ((60, 81), (52, 74), (46, 69), (36, 66))
 
 
-def from_pitches(pitches: Integer[Array, "*b t i"], dtype: jax.typing.DTypeLike = jnp.float32) -> Float[Array, "*b t p i"]:
+def from_pitches(
+    pitches: Integer[Array, "*b t i"], dtype: jax.typing.DTypeLike = jnp.float32
+) -> Float[Array, "*b t p i"]:
     """One-hot roll of MIDI pitches; a rest (-1), or anything outside 36..81, is an all-zero column."""
     rows = jnp.arange(MIN_PITCH, MAX_PITCH + 1, dtype=jnp.int32)[:, None]
-    return (jnp.expand_dims(pitches.astype(jnp.int32), -2) == rows).astype(dtype)
+    notes = jnp.expand_dims(jnp.asarray(pitches, jnp.int32), -2)
+    return (notes == jnp.expand_dims(rows, range(notes.ndim - 2))).astype(dtype)
 
 
 def to_pitches(roll: Float[Array, "*b t p i"]) -> Int[Array, "*b t i"]:

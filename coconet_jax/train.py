@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import math
 import os
 import pathlib
@@ -259,7 +258,8 @@ def run(
             pending = []
             elapsed = time.perf_counter() - since
             numbers["steps_per_second"] = (at - since_step) / elapsed
-            evaluated, stop = {}, False
+            evaluated: dict[str, float] = {}
+            stop = False
             if at == stop_at:
                 state, evaluated, stop = evaluate(state)
             report(at, {**numbers, **evaluated})
@@ -318,16 +318,14 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
         steps = functools.partial(train_steps, step=body, count=per_dispatch, unroll=devices.on_cpu())
         run_steps = compiled(steps if per_dispatch > 1 else body, sharded=(False, streams), donate=(0,))
         run_one = compiled(body, sharded=(False, streams), donate=(0,)) if per_dispatch > 1 else None
-        run_statistics = compiled(
-            functools.partial(estimate_statistics, config=config), sharded=(False, streams)
-        )
+        run_statistics = compiled(functools.partial(estimate_statistics, config=config), sharded=(False, streams))
         run_eval = compiled(functools.partial(eval_step, config=config), sharded=(False, False))
         run_progress = jax.jit(functools.partial(state_lib.after_evaluation, config=config.train))
 
         if streams:
             rows = _rows_of_process(config.train.batch_size, mesh)
             draw = functools.partial(data.stream, resident, config.data, rows=rows)
-            sources = (
+            sources: Iterator[Any] = (
                 devices.shard_rows(batch, mesh) for batch in draw(seed=config.train.seed, first_step=first_step)
             )
             # A batch of its own, so that evaluating does not depend on where the stream stands.
@@ -353,9 +351,7 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
         def save(state: state_lib.TrainState) -> None:
             checkpoint.save(manager, state, run_statistics(state, statistics_source), config, None)
 
-        schedule = Schedule(
-            config.train.num_steps, per_dispatch, config.train.report_every, config.train.eval_every
-        )
+        schedule = Schedule(config.train.num_steps, per_dispatch, config.train.report_every, config.train.eval_every)
         with progress.Reporter(folder, first_step, config, mesh) as reporter, _signals(manager) as interrupted:
             reporter.start(state, len(piece_set.splits["train"].lengths), piece_set.source)
             state, stopped = run(
@@ -501,6 +497,7 @@ def main(argv: Sequence[str]) -> None:
         devices.start_processes(spread.mode, spread.coordinator, spread.num_processes, spread.process_id)
         devices.use_compile_cache()
         try:
+            assert _WORKDIR.value is not None  # _parse has seen to it
             stopped = train(config, _WORKDIR.value)
         except NotFinite as error:
             print(

@@ -1,0 +1,95 @@
+"""Test set-up: eight CPU devices, strict JAX, executable shape annotations, one compile cache for all runs."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jaxtyping
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+CACHE = REPOSITORY / ".cache"
+
+# Before anything of the package is imported: every annotated function checks its arguments.
+jaxtyping.install_import_hook("coconet_jax", "beartype.beartype")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from coconet_jax import config as config_lib  # noqa: E402
+from coconet_jax import model, pieces  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> config_lib.Config:
+    """The smallest run that has every part: six layers of eight channels, crops of 16 steps."""
+    return config_lib.from_mapping(
+        {
+            "model": {"num_layers": 6, "num_filters": 8},
+            "data": {"crop_steps": 16},
+            "train": {
+                "batch_size": 8,
+                "num_steps": 8,
+                "schedule_steps": 8,
+                "warmup_steps": 2,
+                "eval_every": 4,
+                "eval_batch_size": 8,
+                "report_every": 2,
+                "bn_batches": 2,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_variables(tiny_config: config_lib.Config) -> model.Variables:
+    """Weights whose BatchNorm statistics are not the initial ones, so that forgetting them would show."""
+    variables = model.init(jax.random.key(3), tiny_config.model)
+    leaves, tree = jax.tree.flatten(variables["batch_stats"])
+    keys = jax.random.split(jax.random.key(4), len(leaves))
+    noisy = [leaf + 0.3 * jax.random.uniform(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return {"params": variables["params"], "batch_stats": jax.tree.unflatten(tree, noisy)}
+
+
+@pytest.fixture(scope="session")
+def toy_pieces() -> pieces.PieceSet:
+    """A small set of made-up pieces of several lengths, some with rests, one shorter than a crop."""
+    rng = np.random.default_rng(0)
+
+    def piece(steps: int) -> np.ndarray:
+        low = np.array([62, 55, 50, 40])
+        notes = low + rng.integers(0, 9, (-(-steps // 2), 4))
+        pitches = np.repeat(notes, 2, axis=0)[:steps].astype(np.int16)
+        pitches[rng.random(pitches.shape) < 0.02] = -1
+        return pitches
+
+    splits = {}
+    for split, lengths in (("train", (40, 24, 64, 12, 33)), ("valid", (20, 36)), ("test", (28,))):
+        splits[split] = pieces.from_arrays([piece(n) for n in lengths], [f"{split} {n}" for n in lengths])
+    return pieces.PieceSet(splits, 4, "toy")
+
+
+@pytest.fixture(scope="session")
+def toy_path(toy_pieces: pieces.PieceSet, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The toy set as an exported npz."""
+    path = tmp_path_factory.mktemp("toy") / "toy.npz"
+    pieces.write_npz(path, toy_pieces)
+    return str(path)
+
+
+def run_command(*words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the package as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
