@@ -5,15 +5,13 @@ The default rebuilds the paper's own split from the files inside music21 and nee
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-import contextlib
+from collections.abc import Sequence
 import functools
-import io
 import os
 import pathlib
+import sys
 from typing import Any
 
-from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -21,6 +19,7 @@ from coconet_jax import chorales_builder, corpus, errors, notation, pianoroll, p
 
 BachChorales = chorales_builder.BachChorales
 DATASETS = chorales_builder.DATASETS
+read_examples = chorales_builder.read_examples
 _SAME_SETTING = 0.2  # share of cells that differ
 
 _EXAMPLES = """examples:
@@ -51,7 +50,8 @@ def prepare(
     """The builder of a data set whose files are complete on disk, made now if they are not.
 
     TFDS writes into a folder of another name and renames it when all is written: an interrupted preparation is
-    never read. A folder's data are kept under a hash of its files, so a changed folder is prepared anew.
+    never read. A folder's data are kept under a hash of its files, so a changed folder is prepared anew; files of
+    it that cannot be used are named on stderr, the next time as a number only.
 
     Args:
       dataset: one of DATASETS.
@@ -61,7 +61,8 @@ def prepare(
       download: allow fetching jsb16th from its public repository.
 
     Raises:
-      InputError: an unknown value, a missing or wrong source, or a data_dir that cannot be written.
+      InputError: an unknown value, a missing or wrong source, a data_dir that cannot be written, or prepared
+        files that were damaged since.
     """
     if dataset not in DATASETS:
         raise errors.InputError(f"dataset={dataset} is unknown; use one of {', '.join(DATASETS)}")
@@ -84,11 +85,12 @@ def prepare(
             steps_per_quarter=steps_per_quarter,
         )
     place = None if data_dir is None else os.path.abspath(os.path.expanduser(data_dir))
-    make = functools.partial(BachChorales, data_dir=place, config=config, source=source, download=download)
-    with _quiet_tfds():
+    make = functools.partial(chorales_builder.make, config, place, source=source, download=download)
+    with chorales_builder.quiet_tfds():
+        builder = make()
+        fresh = not builder.info.initialized
         try:
-            builder = make()
-            if not builder.info.initialized:
+            if fresh:
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(
                         try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
@@ -100,29 +102,11 @@ def prepare(
                 raise errors.InputError(
                     f"cannot prepare chorales in {builder.data_dir}: {error.strerror or error}; give --data_dir=DIR"
                 ) from None
+    skipped = chorales_builder.read_skipped(builder)
+    if skipped and not fresh:  # a fresh preparation named each with its reason
+        listed = pathlib.Path(builder.data_dir) / "metadata.json"
+        print(f"files of {source} not used: {len(skipped)}, listed in {listed}", file=sys.stderr)
     return builder
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Silences what TFDS prints and its bars (one of ours shows the slow part); both are put back."""
-    verbosity = logging.get_verbosity()
-    bars = tfds.core.utils.tqdm_utils._active
-    logging.set_verbosity(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        tfds.display_progress_bar(bars)
-
-
-def read_examples(builder: BachChorales, split: str) -> Sequence[dict[str, Any]]:
-    """The examples of a prepared split, in order; none where the split has no pieces."""
-    if split not in builder.info.splits:
-        return []
-    return list(builder.as_data_source(split=split))
 
 
 def load(
@@ -138,14 +122,24 @@ def load(
     Arguments and errors are those of `prepare`.
     """
     builder = prepare(dataset, steps_per_quarter=steps_per_quarter, source=source, data_dir=data_dir, download=download)
+    return read(builder, source)
+
+
+def read(builder: BachChorales, source: str | os.PathLike[str] | None = None) -> pieces.PieceSet:
+    """All splits of what `prepare` returned; `source` gives a folder's data their name.
+
+    Raises:
+      InputError: the prepared files are gone or damaged.
+    """
+    config = builder.builder_config
     splits = {}
     for split in pieces.SPLITS:
         examples = read_examples(builder, split)
         stacked = pieces.from_arrays([e["pitches"] for e in examples], [_text(e["name"]) for e in examples])
         room = np.array([e["transpose_room"] for e in examples], np.int8).reshape(-1, 4)
         splits[split] = stacked._replace(transpose_room=room)
-    origin = f"folder:{pathlib.Path(str(source)).resolve().name}" if dataset == "folder" else dataset
-    return pieces.PieceSet(splits, steps_per_quarter, origin)
+    origin = f"folder:{pathlib.Path(str(source)).resolve().name}" if config.dataset == "folder" else config.dataset
+    return pieces.PieceSet(splits, config.steps_per_quarter, origin)
 
 
 def leaking_names(split: str = "valid") -> tuple[str, ...]:
@@ -184,7 +178,7 @@ def find_piece(builder: BachChorales, which: str) -> dict[str, Any]:
                 f"--piece={which} is past the end; {split} has {counts[split]} pieces, from {split}/0 "
                 f"to {split}/{counts[split] - 1}"
             )
-        return builder.as_data_source(split=split)[int(number)]
+        return read_examples(builder, split)[int(number)]
     for split in counts:
         for example in read_examples(builder, split):
             if _text(example["name"]) == which:
@@ -272,19 +266,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             _check_output("--out", args.out, (".mid", ".musicxml"))
         if args.export is not None:
             _check_output("--export", args.export, (".npz",))
-        given = {
-            "steps_per_quarter": args.steps_per_quarter,
-            "source": args.source,
-            "data_dir": args.data_dir,
-            "download": args.download,
-        }
-        builder = prepare(args.dataset, **given)
+        builder = prepare(
+            args.dataset,
+            steps_per_quarter=args.steps_per_quarter,
+            source=args.source,
+            data_dir=args.data_dir,
+            download=args.download,
+        )
         if args.piece is not None:
             piece = to_score(find_piece(builder, args.piece), args.steps_per_quarter, args.voice)
             _write_score(args.out, piece)
             print(f"wrote {piece.title} to {args.out}")
         if args.export is not None or args.piece is None:
-            piece_set = load(args.dataset, **given)
+            piece_set = read(builder, args.source)
             _print_table(builder, piece_set)
             if args.export is not None:
                 pieces.write_npz(args.export, piece_set)

@@ -4,12 +4,18 @@
 """
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import functools
+import gc
+import io
 import os
+import pathlib
 import sys
 from typing import Any
 
+from absl import logging
+from google.protobuf import json_format, message
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
@@ -18,6 +24,9 @@ from coconet_jax import corpus, errors, pianoroll, sources
 
 DATASETS = ("music21", "music21_extra", "jsb16th", "folder")
 GRIDS = {4: "", 2: "_8th", 1: "_4th"}
+_SKIPPED = "skipped"  # in the metadata of a folder's data
+# What TFDS, protobuf and array_record raise on files that are missing, cut short or changed.
+_DAMAGE = (OSError, RuntimeError, ValueError, AssertionError, LookupError, json_format.Error, message.Error)
 
 
 @dataclasses.dataclass(eq=False)
@@ -84,6 +93,7 @@ class BachChorales(tfds.core.GeneratorBasedBuilder):
             description="Four-part chorales on a grid: MIDI pitches of S, A, T, B; -1 = rest.",
             features=tfds.features.FeaturesDict(features),
             homepage="https://arxiv.org/abs/1903.07227",
+            metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
         )
 
@@ -95,6 +105,7 @@ class BachChorales(tfds.core.GeneratorBasedBuilder):
             if self._source is None:
                 raise errors.InputError("a folder config needs source=DIR with your scores")
             folds, skipped = sources.read_folder(self._source, config.steps_per_quarter)
+            self.info.metadata[_SKIPPED] = skipped
             for line in skipped:
                 print(f"skipped {line}", file=sys.stderr)
         elif config.dataset == "jsb16th":
@@ -125,16 +136,83 @@ class BachChorales(tfds.core.GeneratorBasedBuilder):
         return {feature: values[feature] for feature in self.info.features}
 
 
+def make(config: str | ChoralesConfig, data_dir: str | None, **kwargs: Any) -> BachChorales:
+    """The builder of a config, with TFDS's record of the data where they are prepared.
+
+    Raises:
+      InputError: that record is damaged.
+    """
+    try:
+        return BachChorales(config=config, data_dir=data_dir, **kwargs)
+    except _DAMAGE as error:
+        name = config if isinstance(config, str) else config.name
+        folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR, BachChorales.name, name)
+        raise _damaged(folder, error) from None
+
+
+def read_examples(builder: BachChorales, split: str) -> list[dict[str, Any]]:
+    """The examples of a prepared split, in order; none where the split has no pieces.
+
+    Raises:
+      InputError: the prepared files are gone or damaged.
+    """
+    if split not in builder.info.splits:
+        return []
+    try:
+        return list(builder.as_data_source(split=split))
+    except _DAMAGE as error:
+        raise _damaged(builder.data_dir, error) from None
+
+
+def read_skipped(builder: BachChorales) -> list[str]:
+    """The files of a folder that its prepared data lack, a line for each with the reason.
+
+    Raises:
+      InputError: TFDS's own record of the data is gone or damaged.
+    """
+    if not builder.info.splits:  # TFDS takes a folder that has lost its record for a prepared one
+        raise _damaged(builder.data_dir, "dataset_info.json is missing or empty")
+    try:
+        return dict(builder.info.metadata.items()).get(_SKIPPED, [])
+    except _DAMAGE as error:
+        raise _damaged(builder.data_dir, error) from None
+
+
+def _damaged(folder: str | os.PathLike[str], reason: object) -> errors.InputError:
+    return errors.InputError(
+        f"the chorales prepared in {folder} are damaged ({reason}); delete that folder and run again"
+    )
+
+
+@contextlib.contextmanager
+def quiet_tfds() -> Iterator[None]:
+    """Silences what TFDS prints and its bars (one of ours shows the slow part); both are put back."""
+    verbosity = logging.get_verbosity()
+    bars = tfds.core.utils.tqdm_utils._active
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        tfds.display_progress_bar(bars)
+
+
 def _read_music21(extra: bool) -> dict[str, list[corpus.Chorale]]:
     rows = {split: list(fold) for split, fold in corpus.table()["splits"].items()}
     if extra:
         rows["train"] += corpus.table()["extra"]
     total = sum(len(fold) for fold in rows.values())
-    with tqdm.tqdm(total=total, desc="reading chorales (once)", unit=" chorales", leave=False, mininterval=0.5) as bar:
-        folds: dict[str, list[corpus.Chorale]] = {}
-        for split, fold in rows.items():
-            folds[split] = []
-            for row in fold:
-                folds[split].append(corpus.build(row["name"], row))
-                bar.update()
+    folds: dict[str, list[corpus.Chorale]] = {split: [] for split in rows}
+    # music21 makes objects by the million, and each sweep for those it dropped would visit all of JAX's and TFDS's too.
+    gc.freeze()
+    try:
+        with tqdm.tqdm(total=total, desc="reading chorales (once)", unit=" chorales", leave=False) as bar:
+            for split, fold in rows.items():
+                for row in fold:
+                    folds[split].append(corpus.build(row["name"], row))
+                    bar.update()
+    finally:
+        gc.unfreeze()
     return folds

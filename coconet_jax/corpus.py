@@ -1,10 +1,10 @@
 """The chorales inside music21's corpus as (T,4) grids, and the table that says which of them the paper used.
 
-music21 ships Bach's chorales as MusicXML. Only those files are used, not music21's parser: reading the few
-elements a grid needs with the standard library takes a few seconds for all chorales where a full parse takes
-half a minute. One step of the grid is a sixteenth; 0 is the first note, a pick-up included.
+music21 ships Bach's chorales as MusicXML and reads them here, a tenth of a second each. One step of the grid is a
+sixteenth; 0 is the first note, a pick-up included.
 """
 
+from collections.abc import Iterator
 import dataclasses
 from fractions import Fraction
 import functools
@@ -12,8 +12,7 @@ import importlib.util
 import json
 import pathlib
 from typing import Any
-import xml.etree.ElementTree
-import zipfile
+import warnings
 
 from jaxtyping import Bool, Integer
 import numpy as np
@@ -21,7 +20,6 @@ import numpy as np
 from coconet_jax import errors, pianoroll
 
 TABLE_PATH = pathlib.Path(__file__).with_name("chorales_table.json")
-_SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _REMEDY = "install the tested one with: pip install 'music21>=9.1,<11'"
 
 
@@ -51,7 +49,7 @@ class _Note:
     start: Fraction  # sixteenths from the first note of the file
     end: Fraction
     pitch: int
-    struck: bool
+    struck: bool  # False on the later notes of a tie
     fermata: bool
 
 
@@ -191,9 +189,7 @@ def _play_order(num_bars: int, forward: set[int], backward: set[int]) -> list[in
 
 def _read_parts(name: str) -> list[_Part]:
     """Soprano, alto, tenor and bass of a file: its four parts in order, or the first ones of those names."""
-    root = _read_xml(name)
-    names = {part.get("id"): part.findtext("part-name") or "" for part in root.iter("score-part")}
-    parts = [_read_part(part, names.get(part.get("id"), "")) for part in root.findall("part")]
+    parts = [_read_part(part) for part in _parse(name).parts]
     if len(parts) == pianoroll.NUM_VOICES:
         return parts
     chosen = [next((p for p in parts if p.name.lower().startswith(voice)), None) for voice in pianoroll.VOICES]
@@ -202,55 +198,58 @@ def _read_parts(name: str) -> list[_Part]:
     return [part for part in chosen if part is not None]
 
 
-def _read_xml(name: str) -> xml.etree.ElementTree.Element:
-    packed, plain = folder() / f"{name}.mxl", folder() / f"{name}.xml"
-    try:
-        if not packed.exists():
-            return xml.etree.ElementTree.fromstring(plain.read_bytes())
-        with zipfile.ZipFile(packed) as archive:
-            names = [n for n in archive.namelist() if not n.startswith("META-INF")]
-            member = next(n for n in names if n.endswith((".xml", ".musicxml")))
-            return xml.etree.ElementTree.fromstring(archive.read(member))
-    except (OSError, StopIteration, zipfile.BadZipFile, xml.etree.ElementTree.ParseError):
-        raise errors.InputError(f"music21's corpus has no readable bach/{name}; {_REMEDY}") from None
+def _parse(name: str) -> Any:
+    """music21's Score of a file, every part at sounding pitch."""
+    # music21's own search by name may take a file of another format, with other notes.
+    path = next((p for p in (folder() / f"{name}.mxl", folder() / f"{name}.xml") if p.exists()), None)
+    if path is None:
+        raise errors.InputError(f"music21's corpus has no bach/{name}; {_REMEDY}")
+    from music21 import converter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # music21 remarks on layout, not on notes
+        try:
+            # Without forceSource music21 leaves a pickle of every file in the folder for temporary files.
+            parsed: Any = converter.parse(path, format="musicxml", forceSource=True)
+        except Exception as error:  # a broken file takes music21 through BadZipFile, ParseError, KeyError ...
+            raise errors.InputError(f"music21's bach/{path.name} cannot be read ({error}); {_REMEDY}") from None
+        for part in parsed.parts:
+            part.toSoundingPitch(inPlace=True)
+    return parsed
 
 
-def _read_part(element: xml.etree.ElementTree.Element, name: str) -> _Part:
-    part = _Part(name.strip(), [], [], [])
-    divisions, transpose = 1, 0
-    bar_start, full_bar = Fraction(0), Fraction(16)
-    for bar, measure in enumerate(element.findall("measure")):
-        now = previous = longest = Fraction(0)
-        for child in measure:
-            if child.tag == "attributes":
-                divisions = int(child.findtext("divisions") or divisions)
-                if child.find("transpose") is not None:
-                    transpose = int(child.findtext("transpose/chromatic") or 0)
-                    transpose += 12 * int(child.findtext("transpose/octave-change") or 0)
-                if child.find("time/beats") is not None:
-                    meter = int(child.findtext("time/beats") or 4), int(child.findtext("time/beat-type") or 4)
-                    part.meter, full_bar = part.meter or meter, Fraction(16 * meter[0], meter[1])
-            elif child.tag == "barline" and child.find("repeat") is not None:
-                ends = child.find("repeat").get("direction") == "backward"  # type: ignore[union-attr]
-                (part.backward_repeats if ends else part.forward_repeats).add(bar)
-            elif child.tag in ("note", "backup", "forward"):
-                # A grace note has no duration and so fills nothing.
-                length = Fraction(child.findtext("duration") or "0") * 4 / divisions
-                if child.tag == "backup":
-                    length = -length
-                start = previous if child.find("chord") is not None else now
-                previous, now = start, start + length
-                longest = max(longest, now)
-                if child.find("pitch") is not None:
-                    part.notes.append(_read_note(child, bar_start + start, bar_start + now, transpose))
-        part.bars.append((bar_start, bar_start + longest))
+def _read_part(source: Any) -> _Part:
+    from music21 import bar, stream
+
+    part, full_bar = _Part((source.partName or "").strip(), [], [], []), Fraction(16)
+    for number, measure in enumerate(source.getElementsByClass(stream.Measure)):
+        if (signature := measure.timeSignature) is not None:
+            part.meter = part.meter or (signature.numerator, signature.denominator)
+            full_bar = Fraction(16 * signature.numerator, signature.denominator)
+        start = _sixteenths(measure.offset)
+        part.bars.append((start, start + _sixteenths(measure.highestTime)))
         part.full_bars.append(full_bar)
-        bar_start += longest
+        for voice in measure.voices or [measure]:  # voices start with their bar
+            for element in voice.notes:
+                part.notes.extend(_read_notes(element, start))
+        for line in (measure.leftBarline, measure.rightBarline):
+            if isinstance(line, bar.Repeat):
+                (part.backward_repeats if line.direction == "end" else part.forward_repeats).add(number)
     return part
 
 
-def _read_note(note: xml.etree.ElementTree.Element, start: Fraction, end: Fraction, transpose: int) -> _Note:
-    octave, alter = int(note.findtext("pitch/octave") or 0), float(note.findtext("pitch/alter") or 0)
-    pitch = 12 * (octave + 1) + _SEMITONES[note.findtext("pitch/step") or "C"] + int(alter) + transpose
-    struck = not any(tie.get("type") == "stop" for tie in note.findall("tie"))
-    return _Note(start, end, pitch, struck, note.find("notations/fermata") is not None)
+def _read_notes(element: Any, bar_start: Fraction) -> Iterator[_Note]:
+    """A note, or the heads of a chord with the highest last, which the grid keeps."""
+    from music21 import expressions
+
+    start = bar_start + _sixteenths(element.offset)
+    end = start + _sixteenths(element.duration.quarterLength)  # a grace note has no length and so fills nothing
+    fermata = any(isinstance(mark, expressions.Fermata) for mark in element.expressions)
+    for head in sorted(getattr(element, "notes", [element]), key=lambda head: head.pitch.midi):
+        struck = head.tie is None or head.tie.type not in ("stop", "continue")
+        yield _Note(start, end, head.pitch.midi, struck, fermata)
+
+
+def _sixteenths(quarters: float | Fraction) -> Fraction:
+    """music21 counts in quarters, as floats where those are exact and as Fractions where not."""
+    return 4 * Fraction(quarters)

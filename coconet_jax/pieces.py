@@ -4,6 +4,7 @@ The file holds for each split: `{split}_pitches` int8 (n, T_max, 4) padded with 
 `{split}_names` str (n,), `{split}_transpose_room` int8 (n, 4); and once `steps_per_quarter` and `source`.
 """
 
+import contextlib
 import os
 import pathlib
 from typing import NamedTuple
@@ -73,7 +74,8 @@ def write_npz(path: str | os.PathLike[str], piece_set: PieceSet) -> None:
     except OSError as error:
         raise errors.InputError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # one raised here would hide the error above
+            partial.unlink()
 
 
 def read_npz(path: str | os.PathLike[str]) -> PieceSet:

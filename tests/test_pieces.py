@@ -52,7 +52,6 @@ def test_an_existing_file_is_replaced(tmp_path):
     assert pieces.read_npz(target).source == "folder:mine"
 
 
-@pytest.mark.xfail(raises=NotADirectoryError, strict=True, reason="write_npz's clean-up hides its own InputError here")
 def test_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.InputError, match="cannot write .*set.npz"):
