@@ -50,6 +50,10 @@ def digest(tree: Any) -> str:
     return total.hexdigest()
 
 
+def _nll_of(metrics: dict[str, float]) -> float:
+    return metrics[VALID_NLL]
+
+
 def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.CheckpointManager:
     """A manager that writes a run's checkpoints asynchronously.
 
@@ -59,7 +63,7 @@ def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.Che
     kept: list[ocp_managers.PreservationPolicy] = [
         ocp_managers.LatestN(2),
         ocp_managers.BestN(
-            get_metric_fn=lambda metrics: metrics[VALID_NLL],
+            get_metric_fn=_nll_of,
             reverse=True,
             n=2,
             keep_checkpoints_without_metrics=False,
@@ -69,6 +73,7 @@ def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.Che
         kept.append(ocp_managers.CustomSteps([milestone_base << k for k in range(40)]))
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp_managers.AnyPreservationPolicy(kept),
+        best_fn=_nll_of,  # without it Orbax writes no metrics; what is kept is the policy's matter
         cleanup_tmp_directories=True,
         save_root_metadata=False,
     )
@@ -161,7 +166,7 @@ def load(workdir: str | pathlib.Path, step: int | None = None) -> Loaded:
             f"{workdir} holds no checkpoint (no folder {FOLDER}/ in it); give the --workdir of a training run"
         )
     with contextlib.closing(
-        ocp.CheckpointManager(path / FOLDER, options=ocp.CheckpointManagerOptions(read_only=True))
+        ocp.CheckpointManager(path / FOLDER, options=ocp.CheckpointManagerOptions(read_only=True, best_fn=_nll_of))
     ) as manager:
         steps = sorted(manager.all_steps())
         if not steps:

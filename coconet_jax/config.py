@@ -158,7 +158,7 @@ def default() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
 
 
-def _build(cls: type, mapping: Mapping[str, Any], prefix: str) -> Any:
+def _build(cls: type, mapping: Mapping[str, Any] | ml_collections.ConfigDict, prefix: str) -> Any:
     """Builds the dataclass `cls` from a mapping, naming unknown keys and wrong types in full."""
     hints = get_type_hints(cls)
     for key in mapping:
@@ -175,7 +175,7 @@ def _build(cls: type, mapping: Mapping[str, Any], prefix: str) -> Any:
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping) and not isinstance(value, ml_collections.ConfigDict):
+        if not isinstance(value, Mapping):
             raise errors.InputError(f"{name}={value!r}: must be a group of fields")
         return _build(hint, value, name + ".")  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
@@ -183,9 +183,12 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         return value
     if get_origin(hint) is tuple:
         try:
-            return tuple((int(time), int(pitch)) for time, pitch in value)
+            pairs = tuple((time, pitch) for time, pitch in value)
         except (TypeError, ValueError):
-            raise errors.InputError(f"{name}={value!r}: must be pairs of (time, pitch)") from None
+            pairs = ((None, None),)
+        whole = all(type(size) is int for pair in pairs for size in pair)
+        _require(whole, name, value, "must be pairs of (time, pitch), whole numbers")
+        return pairs
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     _require(type(value) is hint, name, value, f"must be of type {hint.__name__}")
@@ -198,7 +201,7 @@ def from_mapping(mapping: Mapping[str, Any] | ml_collections.ConfigDict) -> Conf
     Raises:
       InputError: an unknown key, a wrong type or a value out of range, by name, value and remedy.
     """
-    config = _build(Config, mapping, "")
+    config = _build(Config, mapping.to_dict() if isinstance(mapping, ml_collections.ConfigDict) else mapping, "")
     _validate(config)
     return config
 
@@ -257,6 +260,12 @@ def _validate(config: Config) -> None:
         f"must divide model.num_filters={model.num_filters}",
     )
     _require(
+        model.architecture == "straight" or model.full_layers > 0 or 8 % model.pointwise_splits == 0,
+        "model.pointwise_splits",
+        model.pointwise_splits,
+        "must divide the 8 input channels of the first layer where model.full_layers=0; use 1, 2, 4 or 8",
+    )
+    _require(
         train.warmup_steps < train.schedule_steps,
         "train.warmup_steps",
         train.warmup_steps,
@@ -290,7 +299,7 @@ def check_devices(config: Config, num_devices: int) -> None:
     """Refuses a batch that does not fall into equal parts, naming the nearest that do.
 
     Raises:
-      InputError: train.batch_size or train.eval_batch_size is not divisible by the number of devices.
+      InputError: train.batch_size is not divisible by the number of devices.
     """
     size = config.train.batch_size
     if size % num_devices:

@@ -126,9 +126,9 @@ def cut(pitches: Int8[AnyArray, "n t 4"], crops: Crops, crop_steps: int) -> Batc
     """Takes the crops out of the pieces, on the device or, given numpy arrays, on the host."""
     xp = np if isinstance(pitches, np.ndarray) else jnp
     steps = xp.arange(crop_steps)
-    valid = steps < crops.length[:, None]
+    valid = steps[None, :] < crops.length[:, None]
     # Past the end of the array the index is held: what it finds there is not valid.
-    times = xp.minimum(crops.start[:, None] + steps, pitches.shape[1] - 1)
+    times = xp.minimum(crops.start[:, None] + steps[None, :], pitches.shape[1] - 1)
     notes = pitches[crops.piece[:, None], times]
     sounding = valid[..., None] & (notes != pianoroll.REST)
     moved = xp.where(sounding, notes + crops.shift[:, None, None], pianoroll.REST)

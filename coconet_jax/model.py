@@ -69,6 +69,7 @@ class BatchNorm(nn.Module):
     momentum: float
     epsilon: float
     scale_init: float
+    train_bias: bool
     axis_name: str | None
 
     @nn.compact
@@ -76,6 +77,8 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.constant(self.scale_init), (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
+        if not self.train_bias:
+            bias = jax.lax.stop_gradient(bias)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if train:
@@ -140,9 +143,16 @@ class Layer(nn.Module):
         else:
             kernel = self.param("kernel", _he_normal, (spec.kernel, spec.kernel, x.shape[-1], spec.features))
             x = convolution.full(x, kernel.astype(dtype), spec.dilation)
-        x = BatchNorm(config.bn_momentum, config.bn_epsilon, config.bn_scale_init, self.axis_name, name="norm")(
-            x, valid, train
-        )
+        x = BatchNorm(
+            config.bn_momentum,
+            config.bn_epsilon,
+            config.bn_scale_init,
+            # A softmax over pitch does not see what is added to all pitches alike: the last layer's bias has no
+            # gradient but rounding, which Adam would blow up to steps of full size.
+            self.activate,
+            self.axis_name,
+            name="norm",
+        )(x, valid, train)
         if skip is not None:
             x = x + skip
         if self.activate:

@@ -238,6 +238,6 @@ def _check_range(melody: score.Score, path: str | os.PathLike[str]) -> None:
         )
     least = pianoroll.MAX_PITCH - high if high > pianoroll.MAX_PITCH else pianoroll.MIN_PITCH - low
     octaves = int(np.sign(least)) * 12 * -(-abs(least) // 12)
-    fits = pianoroll.MIN_PITCH <= low + octaves and high + octaves <= pianoroll.MAX_PITCH
+    fits = low + octaves >= pianoroll.MIN_PITCH and high + octaves <= pianoroll.MAX_PITCH
     whole = f" (or {octaves:+d}, whole octaves)" if fits and octaves != least else ""
     raise errors.InputError(f"{fault}; transpose the melody by {least:+d} semitones{whole}")

@@ -103,7 +103,7 @@ class Reporter:
         print(f"{why[stopped.reason]} at step {stopped.step}; loss curve: {curve}", flush=True)
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
     lines = []
     with contextlib.suppress(FileNotFoundError), open(path) as file:

@@ -300,7 +300,7 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
     config_lib.check_devices(config, mesh.size)
     piece_set = data.load(config.data)
     resident = data.make_resident(piece_set.splits["train"], config.data)
-    streams = resident.pitches.nbytes > config.data.device_mib * 2**20
+    streams = _is_too_large(resident, config.data)
     per_dispatch = 1 if streams else config.train.steps_per_dispatch or (1 if devices.on_cpu() else 10)
 
     with contextlib.closing(
@@ -368,6 +368,10 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
             manager.wait_until_finished()
             reporter.finish(stopped)
     return stopped
+
+
+def _is_too_large(resident: data.Resident, config: config_lib.Data) -> bool:
+    return resident.pitches.nbytes > config.device_mib * 2**20
 
 
 def _initial_state(config: config_lib.Config) -> state_lib.TrainState:
@@ -456,6 +460,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     with errors.exit_on_input_error():
         try:
             rest = flags.FLAGS(list(argv))
+            if _CONFIG.value is not None:
+                _CONFIG.value.to_dict()  # a recipe that cannot be loaded says so only when it is looked at
         except flags.Error as error:
             raise errors.InputError(f"{error} (see --help)") from None
         except (OSError, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:

@@ -1,0 +1,434 @@
+"""Training: learns, agrees over devices and processes, resumes bit for bit, survives kills, refuses nonsense."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import conftest
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coconet_jax import checkpoint, data, devices, errors, model, pianoroll, progress, train
+from coconet_jax import config as config_lib
+from coconet_jax import state as state_lib
+
+
+def with_train(config: config_lib.Config, **fields) -> config_lib.Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))
+
+
+def with_data(config: config_lib.Config, **fields) -> config_lib.Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **fields))
+
+
+def compiled_step(config, num_devices, parallel, *, streamed=False):
+    mesh = devices.make_mesh(num_devices)
+    body = functools.partial(train.train_step, config=config)
+    return mesh, devices.map_body(body, mesh, parallel, sharded=(False, streamed), donate=(0,))
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_equal(a, b) -> None:
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def run_steps(config, resident, num_devices, parallel, count):
+    mesh, step = compiled_step(config, num_devices, parallel)
+    state = devices.replicate(state_lib.create(jax.random.key(0), config), mesh)
+    source = devices.replicate(resident, mesh)
+    losses = []
+    for _ in range(count):
+        state, metrics = step(state, source)
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def test_overfits_one_batch(tiny_config, toy_pieces):
+    config = with_train(tiny_config, learning_rate=1e-2, warmup_steps=0, schedule="constant")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_filters=16))
+    batch = data.Batch(toy_pieces.splits["train"].pitches[:1, :16], np.ones((1, 16), bool))
+    batch = jax.tree.map(lambda x: np.repeat(x, 8, axis=0), batch)
+    mesh, step = compiled_step(config, 1, "shard_map", streamed=True)
+    state = devices.replicate(state_lib.create(jax.random.key(0), config), mesh)
+    source = devices.shard_rows(batch, mesh)
+    losses = []
+    for _ in range(120):
+        state, metrics = step(state, source)
+        losses.append(float(metrics["loss"]))
+    assert losses[0] == pytest.approx(np.log(pianoroll.NUM_PITCHES), rel=0.03)
+    assert np.mean(losses[-10:]) < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_eight_devices_agree_with_one(tiny_config, toy_pieces, parallel):
+    resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
+    # Pieces shorter than the crop make devices hold different numbers of cells.
+    assert (toy_pieces.splits["train"].lengths < tiny_config.data.crop_steps).any()
+    # Adam turns rounding in a gradient near zero into steps of the size of the rate: a small one keeps them apart.
+    config = with_train(tiny_config, learning_rate=1e-4, warmup_steps=0)
+    one, losses_one = run_steps(config, resident, 1, "shard_map", 5)
+    many, losses_many = run_steps(config, resident, 8, parallel, 5)
+    np.testing.assert_allclose(losses_one, losses_many, atol=1e-5)
+    for x, y in zip(leaves(one), leaves(many), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+    start = state_lib.create(jax.random.key(0), config)
+    assert np.abs(leaves(one.params)[-1] - leaves(start.params)[-1]).max() > 1e-4
+
+
+def test_several_steps_in_one_dispatch_agree_with_single_ones(tiny_config, toy_pieces):
+    resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
+    single, losses = run_steps(tiny_config, resident, 2, "shard_map", 3)
+    mesh = devices.make_mesh(2)
+    body = functools.partial(train.train_step, config=tiny_config)
+    steps = functools.partial(train.train_steps, step=body, count=3, unroll=True)
+    mapped = devices.map_body(steps, mesh, "shard_map", sharded=(False, False), donate=(0,))
+    state = devices.replicate(state_lib.create(jax.random.key(0), tiny_config), mesh)
+    state, metrics = mapped(state, devices.replicate(resident, mesh))
+    assert int(state.step) == 3
+    np.testing.assert_allclose(metrics["loss"], losses, atol=1e-6)
+    for x, y in zip(leaves(single.params), leaves(state.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+def test_streamed_batches_train_as_resident_ones_do(tiny_config, toy_pieces):
+    resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
+    expected, losses = run_steps(tiny_config, resident, 4, "shard_map", 3)
+    mesh, step = compiled_step(tiny_config, 4, "shard_map", streamed=True)
+    state = devices.replicate(state_lib.create(jax.random.key(0), tiny_config), mesh)
+    rows = train._rows_of_process(tiny_config.train.batch_size, mesh)
+    stream = data.stream(resident, tiny_config.data, seed=tiny_config.train.seed, first_step=0, rows=rows)
+    for batch, loss in zip(itertools.islice(stream, 3), losses, strict=True):
+        state, metrics = step(state, devices.shard_rows(batch, mesh))
+        assert float(metrics["loss"]) == pytest.approx(loss, abs=1e-6)
+    for x, y in zip(leaves(expected.params), leaves(state.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+def test_statistics_are_those_of_the_pooled_batches():
+    rng = np.random.default_rng(1)
+    mean, var = rng.normal(size=(2, 3)), rng.uniform(size=(2, 3))
+    pooled = train._pool_statistics({"norm": {"mean": jnp.asarray(mean), "var": jnp.asarray(var)}})["norm"]
+    together = np.concatenate([rng.normal(size=(200_000, 3)) * np.sqrt(var[n]) + mean[n] for n in range(2)])
+    np.testing.assert_allclose(pooled["mean"], together.mean(axis=0), atol=0.01)
+    np.testing.assert_allclose(pooled["var"], together.var(axis=0), atol=0.01)
+
+
+def test_statistics_belong_to_the_averaged_parameters(tiny_config, toy_pieces):
+    resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
+    mesh = devices.make_mesh(1)
+    body = functools.partial(train.estimate_statistics, config=tiny_config)
+    estimate = devices.map_body(body, mesh, "shard_map", sharded=(False, False))
+    state = state_lib.create(jax.random.key(0), tiny_config)
+    other = state._replace(ema=jax.tree.map(lambda x: 2 * x, state.ema))
+    source = devices.replicate(resident, mesh)
+    first = estimate(devices.replicate(state, mesh), source)
+    second = estimate(devices.replicate(other, mesh), source)
+    assert_equal(first["params"], state.ema)
+    # Doubling the first layer's kernel doubles the mean of what goes into its normalisation.
+    np.testing.assert_allclose(
+        second["batch_stats"]["layer_00"]["norm"]["mean"],
+        2 * first["batch_stats"]["layer_00"]["norm"]["mean"],
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def evaluate(config, weights, windows, num_devices):
+    mesh = devices.make_mesh(num_devices)
+    body = functools.partial(train.eval_step, config=config)
+    mapped = devices.map_body(body, mesh, "shard_map", sharded=(False, False))
+    return float(mapped(devices.replicate(weights, mesh), devices.replicate(windows, mesh)))
+
+
+def test_evaluation_is_the_same_on_any_number_of_devices_and_micro_batches(tiny_config, tiny_variables, toy_pieces):
+    windows = data.pad_rows(data.windows(toy_pieces.splits["train"], 16), 8)
+    one = evaluate(with_train(tiny_config, eval_batch_size=8), tiny_variables, windows, 1)
+    assert evaluate(with_train(tiny_config, eval_batch_size=4), tiny_variables, windows, 1) == pytest.approx(one, 1e-6)
+    assert evaluate(with_train(tiny_config, eval_batch_size=8), tiny_variables, windows, 8) == pytest.approx(one, 1e-6)
+    assert evaluate(with_train(tiny_config, seed=5), tiny_variables, windows, 1) == pytest.approx(one, 1e-6)
+
+
+def test_an_untrained_net_knows_nothing(tiny_config, toy_pieces):
+    """ln 46 = 3.83 nats per variable, less the rests, which cost nothing."""
+    variables = model.init(jax.random.key(0), tiny_config.model)
+    train_pieces = toy_pieces.splits["train"]
+    windows = data.pad_rows(data.windows(train_pieces, 16), 8)
+    nll = evaluate(tiny_config, variables, windows, 1)
+    sounding = (windows.pitches != pianoroll.REST).sum() / (4 * windows.valid.sum())
+    assert nll == pytest.approx(sounding * np.log(46), rel=0.02)
+
+
+# ------------------------------------------------------------------------------------------- whole runs
+
+
+def run_of(config, toy_path, **fields) -> config_lib.Config:
+    return with_data(with_train(config, **fields), path=toy_path)
+
+
+def final_state(workdir: pathlib.Path, config: config_lib.Config) -> state_lib.TrainState:
+    manager = checkpoint.open_run(workdir)
+    state = checkpoint.restore(manager, config, devices.make_mesh(1))
+    manager.close()
+    assert state is not None
+    return state
+
+
+def test_resuming_is_exact(tiny_config, toy_path, tmp_path):
+    config = dataclasses.replace(run_of(tiny_config, toy_path, schedule="plateau", plateau_evals=1), num_devices=1)
+    assert train.train(config, tmp_path / "whole") == train.Stopped("done", 8)
+    assert train.train(with_train(config, num_steps=4), tmp_path / "parts").step == 4
+    assert train.train(config, tmp_path / "parts").step == 8
+    whole, parts = final_state(tmp_path / "whole", config), final_state(tmp_path / "parts", config)
+    assert int(whole.step) == 8
+    assert_equal(whole, parts)
+    assert_equal(checkpoint.load(tmp_path / "whole", 8).variables, checkpoint.load(tmp_path / "parts", 8).variables)
+    steps = [line["step"] for line in progress.read_metrics(tmp_path / "parts" / "metrics.jsonl")]
+    assert steps == sorted(set(steps)) and steps[-1] == 8
+    assert (tmp_path / "parts" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_resuming_on_more_devices_and_by_pmap_goes_on(tiny_config, toy_path, tmp_path):
+    config = run_of(tiny_config, toy_path)
+    train.train(dataclasses.replace(with_train(config, num_steps=4), num_devices=1), tmp_path)
+    train.train(dataclasses.replace(config, num_devices=4, parallel="pmap"), tmp_path)
+    train.train(dataclasses.replace(config, num_devices=1), tmp_path / "whole")
+    parts, whole = final_state(tmp_path, config), final_state(tmp_path / "whole", config)
+    for x, y in zip(leaves(parts.params), leaves(whole.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_steps_per_dispatch_do_not_step_over_an_evaluation(tiny_config, toy_path, tmp_path):
+    config = dataclasses.replace(run_of(tiny_config, toy_path, steps_per_dispatch=3, num_steps=5), num_devices=1)
+    assert train.train(config, tmp_path).step == 5
+    evaluated = [line["step"] for line in progress.read_metrics(tmp_path / "metrics.jsonl") if "valid_nll" in line]
+    assert evaluated == [4, 5]
+
+
+def test_sets_larger_than_the_device_stream(tiny_config, toy_path, tmp_path, monkeypatch):
+    config = dataclasses.replace(run_of(tiny_config, toy_path), num_devices=2)
+    monkeypatch.setattr(train, "_is_too_large", lambda *_: True)
+    train.train(config, tmp_path / "streamed")
+    monkeypatch.undo()
+    train.train(config, tmp_path / "resident")
+    streamed, resident = final_state(tmp_path / "streamed", config), final_state(tmp_path / "resident", config)
+    for x, y in zip(leaves(streamed.params), leaves(resident.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+def test_changed_maths_is_refused_by_name(tiny_config, toy_path, tmp_path):
+    config = dataclasses.replace(run_of(tiny_config, toy_path, num_steps=2), num_devices=1)
+    train.train(config, tmp_path)
+    with pytest.raises(errors.InputError, match=r"train.learning_rate \(0.003 -> 0.5\)"):
+        train.train(with_train(config, learning_rate=0.5), tmp_path)
+    with pytest.raises(errors.InputError, match=r"data.crop_steps \(16 -> 8\)"):
+        train.train(with_data(config, crop_steps=8), tmp_path)
+    assert train.train(with_train(config, num_steps=3, report_every=1), tmp_path).step == 3
+
+
+def test_starting_from_other_weights_takes_the_parameters_alone(tiny_config, toy_path, tmp_path):
+    config = dataclasses.replace(run_of(tiny_config, toy_path), num_devices=1)
+    train.train(config, tmp_path / "first")
+    init = with_train(config, init_from=str(tmp_path / "first"), seed=9, learning_rate=1e-3)
+    state = train._initial_state(init)
+    assert int(state.step) == 0
+    assert_equal(state.params, checkpoint.load(tmp_path / "first").variables["params"])
+    assert not any(np.any(leaf) for leaf in leaves(state.opt_state))
+    other = dataclasses.replace(init, model=dataclasses.replace(init.model, num_filters=9))
+    with pytest.raises(errors.InputError, match="model.num_filters=9, there 8"):
+        train._initial_state(other)
+
+
+def test_early_stop(tiny_config, toy_path, tmp_path):
+    # A rate so small that BatchNorm's noise decides: progress ends soon.
+    config = run_of(tiny_config, toy_path, learning_rate=1e-12, num_steps=60, eval_every=1, early_stop_evals=2)
+    stopped = train.train(dataclasses.replace(config, num_devices=1), tmp_path)
+    assert stopped.reason == "early" and stopped.step < 60
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_checkpoint(tiny_config, toy_path, tmp_path):
+    config = dataclasses.replace(run_of(tiny_config, toy_path), num_devices=1)
+    train.train(with_train(config, num_steps=4), tmp_path)
+
+    def poisoned(state, source, *, config):
+        new, metrics = step(state, source, config=config)
+        return new, {**metrics, "loss": jnp.where(new.step == 7, jnp.nan, metrics["loss"])}
+
+    step = train.train_step
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(train.NotFinite, match="nan at step 7"):
+        patch.setattr(train, "train_step", poisoned)
+        train.train(config, tmp_path)
+    assert int(final_state(tmp_path, config).step) == 4
+
+
+def test_kept_checkpoints(tiny_config, toy_path, tmp_path):
+    config = run_of(tiny_config, toy_path, num_steps=24, eval_every=2)
+    train.train(dataclasses.replace(config, num_devices=1), tmp_path)
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    nll = {
+        line["step"]: line["valid_nll"]
+        for line in progress.read_metrics(tmp_path / "metrics.jsonl")
+        if "valid_nll" in line
+    }
+    best = set(sorted(nll, key=nll.__getitem__)[:2])
+    assert kept == {22, 24} | best | {2, 4, 8, 16}
+    assert checkpoint.load(tmp_path).step == min(nll, key=nll.__getitem__)
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+ARGUMENTS = ["coconet_jax.train", "--config=configs/test.py", "--config.train.eval_every=4"]
+
+
+def launch(toy_path: str, workdir: pathlib.Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *ARGUMENTS, f"--workdir={workdir}", f"--config.data.path={toy_path}", *words],
+        cwd=conftest.REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def checkpoints(workdir: pathlib.Path) -> list[int]:
+    folder = workdir / "checkpoints"
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+
+
+@pytest.mark.slow
+def test_killed_five_times_ends_bit_equal(toy_path, tmp_path):
+    steps = "--config.train.num_steps=4000"
+    kills, seen = 0, 0
+    while kills < 5:
+        process = launch(toy_path, tmp_path / "killed", steps)
+        deadline = time.monotonic() + 120
+        target = seen + 30
+        while time.monotonic() < deadline and process.poll() is None:
+            if (checkpoints(tmp_path / "killed") or [0])[-1] > target:
+                break
+            time.sleep(0.01)
+        assert process.poll() is None, process.communicate()[0]
+        process.kill()
+        process.communicate()
+        kills += 1
+        seen = checkpoints(tmp_path / "killed")[-1]
+    final = f"--config.train.num_steps={seen // 4 * 4 + 40}"
+    for name in ("killed", "whole"):
+        process = launch(toy_path, tmp_path / name, final)
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, output
+    config = checkpoint.load(tmp_path / "whole").config
+    whole, killed = final_state(tmp_path / "whole", config), final_state(tmp_path / "killed", config)
+    assert int(whole.step) == seen // 4 * 4 + 40
+    assert_equal(whole, killed)
+    lines = progress.read_metrics(tmp_path / "killed" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
+
+
+@pytest.mark.slow
+def test_sigterm_saves_where_it_stands(toy_path, tmp_path):
+    # No evaluation comes before the signal: what is saved is saved by it.
+    process = launch(toy_path, tmp_path, "--config.train.num_steps=100000", "--config.train.eval_every=100000")
+    for line in process.stdout or ():
+        if line.startswith("step "):
+            break
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, output
+    saved = checkpoints(tmp_path)
+    assert len(saved) == 1 and f"saved at step {saved[0]}" in output
+    assert checkpoint.load(tmp_path).step == saved[0]
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(toy_path, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["--config.train.num_steps=5", "--config.train.eval_every=5"]
+    pair = [
+        launch(
+            toy_path,
+            tmp_path / "two",
+            *words,
+            "--config.distributed.mode=manual",
+            f"--config.distributed.coordinator=127.0.0.1:{port}",
+            "--config.distributed.num_processes=2",
+            f"--config.distributed.process_id={number}",
+            JAX_NUM_CPU_DEVICES="2",
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert "step 5/5" in outputs[0] and "step" not in outputs[1].replace("stopp", "")
+    single = launch(toy_path, tmp_path / "one", *words)
+    output = single.communicate(timeout=300)[0]
+    assert single.returncode == 0, output
+    two, one = checkpoint.load(tmp_path / "two"), checkpoint.load(tmp_path / "one")
+    for x, y in zip(leaves(two.variables), leaves(one.variables), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+    assert two.metrics["valid_nll"] == pytest.approx(one.metrics["valid_nll"], abs=1e-5)
+
+
+MISTAKES = [
+    (["--workdir=W"], "--config is missing"),
+    (["--config=configs/test.py"], "--workdir is missing"),
+    (["--config=configs/none.py", "--workdir=W"], "configs/none.py"),
+    (["--config=configs/test.py", "--workdir=W", "--config.train.num_stepz=3"], "num_stepz"),
+    (["--config=configs/test.py", "--workdir=W", "--config.train.num_steps=many"], "num_steps"),
+    (["--config=configs/test.py", "--workdir=W", "--config.train.num_steps=0"], "train.num_steps=0: use 1 or more"),
+    (["--config=configs/test.py", "--workdir=W", "--config.parallel=maybe"], "parallel='maybe'"),
+    (["--config=configs/test.py", "--workdir=W", "--config.data.path=gone.npz"], "gone.npz does not exist"),
+    (["--config=configs/test.py", "--workdir=W", "extra"], "'extra' is no flag"),
+    (["--config=configs/test.py", "--workdir=W", "--nonsense=1"], "nonsense"),
+    (["--config=configs/test.py", "--workdir=pyproject.toml/sub"], "cannot write"),
+]
+
+
+@pytest.mark.slow
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path):
+    def start(words: list[str]) -> subprocess.Popen[str]:
+        words = [word.replace("=W", f"={tmp_path}/run") for word in words]
+        command = [sys.executable, "-m", "coconet_jax.train", *words]
+        return subprocess.Popen(
+            command, cwd=conftest.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    processes = [(start(words), message) for words, message in MISTAKES]
+    for process, message in processes:
+        output, complaint = process.communicate(timeout=300)
+        assert process.returncode == 2, complaint
+        assert message in complaint and complaint.startswith("error: ") and complaint.count("\n") == 1
+        assert not output
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_command_itself(toy_path, tmp_path):
+    """One true process: trains, reports lines of JSON, refuses with exit code 2, explains itself."""
+    done = launch(toy_path, tmp_path, "--config.train.num_steps=4")
+    output = done.communicate(timeout=300)[0]
+    assert done.returncode == 0, output
+    assert "training: 2,776 parameters, 5 pieces of toy" in output
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {"step", "loss", "valid_nll", "steps_per_second", "examples_per_second"} <= set(lines[-1])
+    refused = launch(toy_path, tmp_path, "--config.train.batch_size=7", JAX_NUM_CPU_DEVICES="4")
+    output = refused.communicate(timeout=300)[0]
+    assert refused.returncode == 2 and "batch_size=7 is not divisible by 4 devices; use 4 or 8" in output
+    assert output.count("\n") == 1
+    explained = conftest.run_command("coconet_jax.train", "--help")
+    assert explained.returncode == 0 and "--config.train.init_from" in explained.stdout
