@@ -85,7 +85,7 @@ def read_npz(path: str | os.PathLike[str]) -> PieceSet:
       InputError: the file is missing, is no npz, or lacks a field.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             fields = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise errors.InputError(

@@ -53,7 +53,7 @@ def load_samples(path: str | os.PathLike[str]) -> Samples:
     if file_path.is_dir():
         file_path = file_path / FILE_NAME
     try:
-        with np.load(file_path, allow_pickle=False) as file:
+        with open(file_path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             fields = {name: file[name] for name in Samples._fields}
     except FileNotFoundError:
         raise errors.InputError(f"{path} holds no {FILE_NAME}; give the --out folder of a sampling run") from None

@@ -1,0 +1,126 @@
+"""Checkpoints: read back equal on any device count, damage noticed, mistakes named."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coconet_jax import checkpoint, devices, errors, state
+from coconet_jax import config as config_lib
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config, tiny_variables, tmp_path_factory) -> pathlib.Path:
+    """A run's folder with checkpoints of steps 1, 2 and 3; step 2 is the best, step 3 was not evaluated."""
+    folder = tmp_path_factory.mktemp("run")
+    manager = checkpoint.open_run(folder)
+    begun = state.create(jax.random.key(0), tiny_config, tiny_variables)
+    for step, nll in ((1, 2.0), (2, 1.5), (3, None)):
+        weights = jax.tree.map(lambda x, step=step: x + step, tiny_variables)
+        checkpoint.save(manager, begun._replace(step=jnp.asarray(step, jnp.int32)), weights, tiny_config, nll)
+    manager.close()
+    return folder
+
+
+def assert_equal(a, b) -> None:
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def test_best_or_named_step_is_loaded(run, tiny_config, tiny_variables):
+    best = checkpoint.load(run)
+    assert (best.step, best.metrics) == (2, {"valid_nll": 1.5})
+    assert best.config == tiny_config
+    assert_equal(best.variables, jax.tree.map(lambda x: x + 2, tiny_variables))
+    assert checkpoint.load(run / "checkpoints", 3).step == 3
+    assert best.sha256 == checkpoint.digest(best.variables) != checkpoint.load(run, 1).sha256
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_state_comes_back_on_another_device_count(tiny_config, tiny_variables, tmp_path, ema_decay):
+    config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, ema_decay=ema_decay))
+    before = state.create(jax.random.key(0), config, tiny_variables)._replace(step=jnp.asarray(7, jnp.int32))
+    manager = checkpoint.open_run(tmp_path)
+    assert checkpoint.restore(manager, config, devices.make_mesh(2)) is None
+    checkpoint.save(manager, devices.replicate(before, devices.make_mesh(2)), tiny_variables, config, 1.0)
+    manager.close()
+    manager = checkpoint.open_run(tmp_path)
+    after = checkpoint.restore(manager, config, devices.make_mesh(4))
+    manager.close()
+    assert after is not None and jax.tree.structure(after) == jax.tree.structure(before)
+    assert_equal(before, after)
+    assert len(after.params["layer_00"]["kernel"].sharding.device_set) == 4
+
+
+def test_digest_sees_every_bit(tiny_variables):
+    flat, tree = jax.tree.flatten(tiny_variables)
+    first = checkpoint.digest(tiny_variables)
+    assert first == checkpoint.digest(jax.tree.map(np.asarray, tiny_variables))
+    for place in (0, len(flat) - 1):
+        bytes_of = np.array(flat[place]).view(np.uint32)
+        bytes_of.flat[-1] ^= 1
+        changed = [*flat[:place], bytes_of.view(np.float32), *flat[place + 1 :]]
+        assert checkpoint.digest(jax.tree.unflatten(tree, changed)) != first
+
+
+def test_damaged_weights_are_noticed(run, tiny_variables, tmp_path):
+    """The stored digest is that of other weights: as if a byte had flipped on disk, which Orbax lets pass."""
+    folder = tmp_path / "copy"
+    _copy(run, folder)
+    header = folder / "checkpoints" / "2" / "header" / "metadata"
+    content = json.loads(header.read_text())
+    content["sha256"] = "0" * 64
+    header.write_text(json.dumps(content))
+    with pytest.raises(errors.InputError, match="weights of step 2 .* damaged"):
+        checkpoint.load(folder)
+    assert checkpoint.load(folder, 1).step == 1
+
+
+def test_another_format_is_refused(run, tmp_path):
+    folder = tmp_path / "copy"
+    _copy(run, folder)
+    header = folder / "checkpoints" / "2" / "header" / "metadata"
+    header.write_text(json.dumps({**json.loads(header.read_text()), "format": 99}))
+    with pytest.raises(errors.InputError, match="has format 99, this package reads 1"):
+        checkpoint.load(folder)
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    for path in source.rglob("*"):
+        if path.is_file():
+            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            (target / path.relative_to(source)).write_bytes(path.read_bytes())
+
+
+def test_missing_checkpoints_are_named(run, tmp_path):
+    with pytest.raises(errors.InputError, match="holds no checkpoint"):
+        checkpoint.load(tmp_path / "nowhere")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(errors.InputError, match="no finished checkpoint yet"):
+        checkpoint.load(tmp_path)
+    with pytest.raises(errors.InputError, match=r"step 9 is not among .*\[1, 2, 3\]"):
+        checkpoint.load(run, 9)
+
+
+def test_a_half_written_checkpoint_is_not_served(run, tiny_config, tmp_path):
+    """What a kill leaves behind: a folder under a temporary name."""
+    folder = tmp_path / "copy"
+    _copy(run, folder)
+    (folder / "checkpoints" / "4.orbax-checkpoint-tmp-123" / "weights").mkdir(parents=True)
+    assert checkpoint.load(folder).step == 2
+    manager = checkpoint.open_run(folder)
+    restored = checkpoint.restore(manager, tiny_config, devices.make_mesh(1))
+    manager.close()
+    assert restored is not None and int(restored.step) == 3
+
+
+def test_only_maths_that_agrees_is_resumed(run, tiny_config):
+    manager = checkpoint.open_run(run)
+    other = dataclasses.replace(tiny_config, model=config_lib.Model(num_layers=6, num_filters=9))
+    with pytest.raises(errors.InputError, match=r"model.num_filters \(8 -> 9\)"):
+        checkpoint.restore(manager, other, devices.make_mesh(1))
+    manager.close()
