@@ -40,6 +40,9 @@ class Model:
     dilations: tuple[tuple[int, int], ...] = ((1, 1),)  # (time, pitch), cycled over the inner layers
     full_layers: int = 2  # separable only: leading layers that stay full convolutions
     pointwise_splits: int = 1  # separable only: groups of the pointwise convolution
+    # Not in the paper: what the first layer puts out and the logits get a learned offset for each pitch. Without it
+    # absolute pitch is known only by what seeps in from the edges, layer by layer, and is learned late.
+    pitch_embedding: bool = False
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-7
     bn_scale_init: float = 0.1

@@ -5,6 +5,7 @@ devices by `shard_map` or by `pmap`; either way the state is replicated and has 
 """
 
 from collections.abc import Callable, Sequence
+import functools
 import logging
 import os
 import pathlib
@@ -124,33 +125,33 @@ def map_body(
 
 
 def _pmap(body: Callable[..., Any], mesh: Mesh, sharded: Sequence[bool], donate: Sequence[int]) -> Callable[..., Any]:
-    """The same by pmap: every argument gets a leading device axis on the way in, the result loses it."""
-    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    mapped = jax.pmap(body, axis_name=AXIS, devices=list(mesh.devices.flat), donate_argnums=tuple(donate))
+    """The same by pmap, with replicated arguments and results: no leading device axis on the state."""
+    by_device = jax.sharding.NamedSharding(mesh, PartitionSpec(AXIS))
+    # pmap wants one mapped argument, even where every other is replicated.
+    numbers = jax.make_array_from_callback((mesh.size,), by_device, lambda index: np.arange(mesh.size)[index])
+    mapped = jax.pmap(
+        lambda _, *args: body(*args),
+        axis_name=AXIS,
+        in_axes=(0, *(0 if split else None for split in sharded)),
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+        donate_argnums=tuple(n + 1 for n in donate),
+    )
 
-    def spread(tree: Any, split: bool) -> Any:
-        def leaf(x: Any) -> jax.Array:
-            if split:
-                parts = [shard.data for shard in sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)]
-            else:
-                parts = [x.addressable_shards[0].data] * len(local)
-            shape = (mesh.size, *parts[0].shape)
-            sharding = jax.sharding.NamedSharding(mesh, PartitionSpec(AXIS))
-            rows = [jax.device_put(part[None], device) for part, device in zip(parts, local, strict=True)]
-            return jax.make_array_from_single_device_arrays(shape, sharding, rows)
+    @functools.partial(jax.jit, out_shardings=by_device)
+    def fold(tree: Any) -> Any:
+        """[b, ...] split over the devices to [devices, b / devices, ...]."""
+        return jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), tree)
 
-        return jax.tree.map(leaf, tree)
-
-    def gather(tree: Any) -> Any:
-        def leaf(x: jax.Array) -> jax.Array:
-            shards = [shard.data[0] for shard in x.addressable_shards]
-            sharding = jax.sharding.NamedSharding(mesh, PartitionSpec())
-            return jax.make_array_from_single_device_arrays(shards[0].shape, sharding, shards)
-
-        return jax.tree.map(leaf, tree)
+    def rejoin(x: jax.Array) -> jax.Array:
+        """With several processes pmap replicates over this one's devices: say that it is all of them."""
+        everywhere = jax.sharding.NamedSharding(mesh, PartitionSpec())
+        shards = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, everywhere, shards)
 
     def call(*args: Any) -> Any:
-        return gather(mapped(*(spread(arg, split) for arg, split in zip(args, sharded, strict=True))))
+        out = mapped(numbers, *(fold(arg) if split else arg for arg, split in zip(args, sharded, strict=True)))
+        return jax.tree.map(rejoin, out) if jax.process_count() > 1 else out
 
     return call
 

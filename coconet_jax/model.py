@@ -195,7 +195,14 @@ class Coconet(nn.Module):
                 skip = x
             layer = layer_class(spec, self.config, n < len(specs) - 1, self.axis_name, name=f"layer_{n:02d}")
             x = layer(x, skip if ends_pair else None, valid, train)
-        return x.astype(jnp.float32)
+            if n == 0 and self.config.pitch_embedding:
+                rows = self.param("pitch_embedding", nn.initializers.zeros, (roll.shape[2], spec.features))
+                x = (x + rows[None, None].astype(dtype)) * valid[:, :, None, None].astype(dtype)
+        logits = x.astype(jnp.float32)
+        if self.config.pitch_embedding:
+            bias = self.param("pitch_bias", nn.initializers.zeros, roll.shape[2:])
+            logits = (logits + bias[None, None]) * valid[:, :, None, None]
+        return logits
 
 
 def init(key: Key[Array, ""], config: config_lib.Model) -> Variables:

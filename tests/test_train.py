@@ -355,7 +355,8 @@ def test_sigterm_saves_where_it_stands(toy_path, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one(toy_path, tmp_path):
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_two_processes_agree_with_one(toy_path, tmp_path, parallel):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -365,6 +366,7 @@ def test_two_processes_agree_with_one(toy_path, tmp_path):
             toy_path,
             tmp_path / "two",
             *words,
+            f"--config.parallel={parallel}",
             "--config.distributed.mode=manual",
             f"--config.distributed.coordinator=127.0.0.1:{port}",
             "--config.distributed.num_processes=2",

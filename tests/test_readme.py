@@ -1,0 +1,59 @@
+"""Every command of the README runs as it stands there (the trainings cut short)."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import conftest
+import numpy as np
+import pytest
+
+from coconet_jax import notation, score
+
+README = (conftest.REPOSITORY / "README.md").read_text()
+COMMANDS = re.findall(r"^    (python -m coconet_jax\..*)$", README, re.MULTILINE)
+SHORT = ["--config.train.num_steps=2", "--config.train.eval_every=2", "--config.train.bn_batches=1"]
+SHORT += ["--config.model.num_layers=6", "--config.data.crop_steps=16", "--config.train.eval_batch_size=64"]
+
+
+def test_the_first_screen_shows_the_two_commands():
+    screen = "\n".join(README.splitlines()[:18])
+    assert re.findall(r"^    (.*)$", screen, re.MULTILINE) == ["bash launch/quickstart.sh", "bash launch/test.sh"]
+
+
+def test_every_file_that_is_named_exists():
+    for name in re.findall(r"\]\(([^)]+)\)|`((?:configs|launch|docs|coconet_jax)/[\w./]+)`", README):
+        path = name[0] or name[1]
+        assert path.startswith("https://") or (conftest.REPOSITORY / path).exists(), path
+
+
+@pytest.mark.slow
+def test_every_command_runs(tmp_path):
+    for name in ("configs", "coconet_jax"):
+        (tmp_path / name).symlink_to(conftest.REPOSITORY / name)
+    rng = np.random.default_rng(0)
+    (tmp_path / "my_scores").mkdir()
+    for number in range(24):
+        pitches = np.repeat(np.array([[67, 62, 55, 43]]) + rng.integers(0, 5, (8, 4)), 4, axis=0)
+        notation.write_midi(tmp_path / "my_scores" / f"{number}.mid", score.from_pitches(pitches))
+    notation.write_midi(tmp_path / "melody.mid", score.from_pitches(pitches[:, :1]))
+    assert len(COMMANDS) >= 6
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if "coconet_jax.train" in command:
+            words += SHORT
+        elif "coconet_jax.sample" in command:
+            words += ["--num_steps=2"]
+        done = subprocess.run(
+            [sys.executable, *words[1:]],
+            cwd=tmp_path,
+            env={"TFDS_DATA_DIR": str(conftest.CACHE / "tfds"), **os.environ},
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    made = {path.name for path in tmp_path.iterdir()}
+    assert {"runs", "chorales", "harmonised", "chorales.npz", "melody.mid"} <= made
