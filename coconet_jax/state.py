@@ -103,7 +103,7 @@ def after_evaluation(progress: Progress, nll: Float[Array, ""], config: config_l
     since_halving = jnp.where(better, 0, progress.evals_since_halving + 1)
     halve = since_halving > config.plateau_evals
     return Progress(
-        jnp.minimum(progress.best_nll, nll).astype(jnp.float32),
+        jnp.where(better, nll, progress.best_nll).astype(jnp.float32),  # not minimum: NaN would stay for good
         since_best.astype(jnp.int32),
         jnp.where(halve, 0, since_halving).astype(jnp.int32),
         jnp.where(halve, 0.5, 1.0) * progress.rate_scale,

@@ -1,0 +1,132 @@
+"""Convolutions and their hand-made gradients against XLA's own."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coconet_jax import convolution, devices
+
+DILATIONS = ((1, 1), (2, 2), (4, 8), (16, 32))
+STEPS, ROWS = 19, 35  # so that even the largest dilation meets cells, and no side is even
+
+
+def xla_full(x, kernel, dilation):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", rhs_dilation=dilation, dimension_numbers=dimensions)
+
+
+def xla_depthwise(x, kernel, dilation):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[:, :, None, :],
+        (1, 1),
+        "SAME",
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def arrays(batch: int, shape: tuple[int, ...], features: int, steps: int = STEPS, rows: int = ROWS):
+    """Input, kernel and cotangent."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    return (
+        jax.random.normal(keys[0], (batch, steps, rows, shape[2])),
+        jax.random.normal(keys[1], shape),
+        jax.random.normal(keys[2], (batch, steps, rows, features)),
+    )
+
+
+def value_and_gradients(function, dilation, x, kernel, cotangent):
+    value, pull = jax.vjp(functools.partial(function, dilation=dilation), x, kernel)
+    return value, *pull(cotangent)
+
+
+def assert_equal_for_all(own, theirs, cases) -> None:
+    """Compares value, input gradient and kernel gradient for each (dilation, arrays); one program for all."""
+
+    def all_cases(function):
+        dilations = [dilation for dilation, _ in cases]
+        run = jax.jit(lambda many: [value_and_gradients(function, d, *a) for d, a in zip(dilations, many, strict=True)])
+        return run([arrays for _, arrays in cases])
+
+    for (dilation, (x, kernel, _)), found, expected in zip(cases, all_cases(own), all_cases(theirs), strict=True):
+        for what, a, b in zip(("value", "input", "kernel"), found, expected, strict=True):
+            assert a.shape == b.shape
+            a, b = np.asarray(a), np.asarray(b)
+            assert np.abs(b).max() > 0.1
+            error = np.abs(a - b).max() / np.abs(b).max()
+            assert error < 1e-5, f"{what}: {error} at dilation {dilation}, input {x.shape}, kernel {kernel.shape}"
+
+
+# 4 and 20: one matrix product; 28: slices of four examples; 40: single examples.
+@pytest.mark.parametrize("channels", [4, 20, 28, 40])
+@pytest.mark.parametrize("size", [2, 3])
+def test_full_equals_xla(channels, size):
+    cases = [(d, arrays(3, (size, size, channels, channels), channels)) for d in DILATIONS]
+    assert_equal_for_all(convolution.full, xla_full, cases)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8, 20), (2, 2, 28, 4), (3, 3, 8, 40)])
+def test_full_equals_xla_for_unequal_channels_and_any_batch(shape):
+    cases = [((2, 4), arrays(batch, shape, shape[3], 9, 11)) for batch in (1, 4, 5)]
+    assert_equal_for_all(convolution.full, xla_full, cases)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_depthwise_equals_xla(size):
+    cases = [(d, arrays(b, (size, size, 5), 5)) for d, b in zip(DILATIONS, (1, 3, 4, 2), strict=True)]
+    assert_equal_for_all(convolution.depthwise, xla_depthwise, cases)
+
+
+def test_full_is_xlas_own_on_accelerators(monkeypatch):
+    x, kernel, _ = arrays(1, (3, 3, 4, 4), 4)
+    assert "custom_vjp" in str(jax.make_jaxpr(lambda x, k: convolution.full(x, k, (2, 1)))(x, kernel))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jaxpr = jax.make_jaxpr(lambda x, k: convolution.full(x, k, (2, 1)))(x, kernel)
+    assert [equation.primitive.name for equation in jaxpr.eqns] == ["conv_general_dilated"]
+    np.testing.assert_array_equal(convolution.full(x, kernel, (2, 1)), xla_full(x, kernel, (2, 1)))
+
+
+OWN = [(convolution.full, (3, 3, 6, 6)), (convolution.full, (3, 3, 28, 6)), (convolution.depthwise, (3, 3, 6))]
+
+
+@pytest.mark.parametrize("function, shape", OWN)
+def test_under_checkpoint(function, shape):
+    x, kernel, _ = arrays(2, shape, 6, 8, 9)
+
+    def loss(x, kernel):
+        return jnp.sum(jnp.sin(function(x, kernel, (1, 2))))
+
+    plain = jax.jit(jax.grad(loss, argnums=(0, 1)))(x, kernel)
+    again = jax.jit(jax.grad(jax.checkpoint(loss), argnums=(0, 1)))(x, kernel)
+    for a, b in zip(again, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("function, shape, parallel", [(*own, "shard_map") for own in OWN] + [(*OWN[0], "pmap")])
+def test_gradients_over_devices_are_the_whole_batchs(function, shape, parallel):
+    x, kernel, _ = arrays(8, shape, 6, 8, 9)
+
+    def loss(kernel, x):
+        return jnp.sum(jnp.sin(function(x, kernel, (2, 1))))
+
+    def body(kernel, x):
+        return jax.lax.psum(jax.grad(loss)(kernel, x), devices.AXIS)
+
+    mesh = devices.make_mesh(4)
+    mapped = devices.map_body(body, mesh, parallel, sharded=(False, True))
+    found = mapped(devices.replicate(kernel, mesh), devices.shard_rows(x, mesh))
+    expected = np.asarray(jax.jit(jax.grad(loss))(kernel, x))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("function, shape", OWN)
+def test_gradients_keep_the_dtype(function, shape):
+    x, kernel, cotangent = (a.astype(jnp.bfloat16) for a in arrays(2, shape, 6, 4, 5))
+    outputs = jax.eval_shape(lambda *a: value_and_gradients(function, (1, 1), *a), x, kernel, cotangent)
+    assert [o.dtype for o in outputs] == [jnp.bfloat16] * 3
+    assert [o.shape for o in outputs] == [cotangent.shape, x.shape, kernel.shape]

@@ -1,0 +1,166 @@
+"""The law of contexts, tested against what Uria et al. (2014) prescribe (seeds fixed; p-values above 0.001)."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from coconet_jax import masks
+
+
+def orderless(seed: int, valid: np.ndarray, num_voices: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Contexts of independent examples, and their targets."""
+    keys = jax.random.split(jax.random.key(seed), len(valid))
+    uniforms = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1)))(keys)
+    context = np.asarray(masks.sample_orderless_context(keys, uniforms, jnp.asarray(valid), num_voices))
+    return context, valid[..., None] & ~context
+
+
+def bernoulli(seed: int, prob: float, valid: np.ndarray) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(seed), len(valid))
+    return np.asarray(masks.sample_bernoulli_context(keys, prob, jnp.asarray(valid)))
+
+
+def test_every_target_set_has_its_probability():
+    # D = 4: a set of k targets is drawn with probability 1 / (4 binom(4, k)), the empty set never.
+    examples = 24_000
+    _, target = orderless(0, np.ones((examples, 1), bool))
+    sets = list(itertools.product([False, True], repeat=4))
+    expected = np.array([examples / (4 * math.comb(4, sum(s))) if any(s) else 0 for s in sets])
+    counts = np.array([(target[:, 0] == s).all(axis=1).sum() for s in sets])
+    assert counts[0] == 0
+    assert stats.chisquare(counts[1:], expected[1:]).pvalue > 1e-3
+
+
+def test_size_is_uniform_and_every_variable_equally_often_a_target():
+    examples, steps, voices = 24_000, 3, 4
+    _, target = orderless(1, np.ones((examples, steps), bool))
+    sizes = target.sum(axis=(1, 2))
+    assert stats.chisquare(np.bincount(sizes, minlength=13)[1:]).pvalue > 1e-3
+    assert sizes.min() == 1
+    cells = steps * voices
+    prob = (cells + 1) / (2 * cells)
+    z = (target.mean(axis=0) - prob) / (prob * (1 - prob) / examples) ** 0.5
+    assert np.abs(z).max() < 4
+
+
+def test_padded_pieces_count_only_their_own_cells():
+    lengths = np.tile([1, 2, 3, 5], 5000)
+    valid = np.arange(5) < lengths[:, None]
+    context, target = orderless(2, valid)
+    assert not context[~valid].any()
+    assert not target[~valid].any()
+    for length in (1, 2, 3, 5):
+        sizes = target[lengths == length].sum(axis=(1, 2))
+        counts = np.bincount(sizes, minlength=4 * length + 1)
+        assert counts[0] == 0
+        assert len(counts) == 4 * length + 1
+        assert stats.chisquare(counts[1:]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "uniform, size", [(0.0, 1), (0.49, 6), (0.5, 7), (np.nextafter(np.float32(1), 0), 12), (1.0, 12)]
+)
+def test_size_from_the_uniform_number(uniform, size):
+    key = jax.random.key(0)[None]
+    context = masks.sample_orderless_context(key, jnp.array([uniform], jnp.float32), jnp.ones((1, 3), bool))
+    assert 12 - int(context.sum()) == size
+
+
+def test_an_example_that_holds_nothing_has_neither_context_nor_target():
+    valid = np.array([[False, False], [True, False]])
+    context, target = orderless(3, valid)
+    assert not context[0].any() and not target[0].any()
+    assert target[1].any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 20])
+def test_stratified_uniforms_fall_one_into_each_stratum(batch_size):
+    index = jnp.arange(batch_size)
+    draw = jax.vmap(lambda key: masks.stratified_uniforms(key, index, batch_size))
+    uniforms = np.asarray(draw(jax.random.split(jax.random.key(4), 2000)))
+    assert uniforms.min() >= 0 and uniforms.max() < 1
+    strata = np.sort(np.floor(uniforms * batch_size).astype(int), axis=1)
+    np.testing.assert_array_equal(strata, np.broadcast_to(np.arange(batch_size), strata.shape))
+    for place in {0, batch_size // 3, batch_size - 1}:
+        assert stats.kstest(uniforms[:, place], "uniform").pvalue > 1e-3
+
+
+def test_stratified_sizes_have_the_same_law_at_lower_variance():
+    batch_size, steps = 8, 2
+
+    def context(key: jax.Array, stratify: bool) -> jax.Array:
+        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(batch_size))
+        if stratify:
+            uniforms = masks.stratified_uniforms(jax.random.fold_in(key, 99), jnp.arange(batch_size), batch_size)
+        else:
+            uniforms = jax.random.uniform(jax.random.fold_in(key, 99), (batch_size,))
+        return masks.sample_orderless_context(keys, uniforms, jnp.ones((batch_size, steps), bool))
+
+    keys = jax.random.split(jax.random.key(5), 8000)
+    sizes = [8 - np.asarray(jax.vmap(lambda key, s=s: context(key, s))(keys)).sum(axis=(2, 3)) for s in (False, True)]
+    for place in (0, 5):
+        assert stats.chisquare(np.bincount(sizes[1][:, place], minlength=9)[1:]).pvalue > 1e-3
+    plain, stratified = (s.mean(axis=1).var() for s in sizes)
+    assert stratified < 0.05 * plain
+    # 8 sizes in 8 strata: each exactly once in a batch.
+    np.testing.assert_array_equal(np.sort(sizes[1], axis=1), np.broadcast_to(np.arange(1, 9), sizes[1].shape))
+
+
+def test_a_context_depends_on_its_own_key_alone():
+    valid = np.arange(6) < np.array([6, 3, 6, 1, 5, 6, 2, 6])[:, None]
+    keys = jax.random.split(jax.random.key(6), 8)
+    uniforms = jax.random.uniform(jax.random.key(7), (8,))
+    flags = jnp.asarray(valid)
+
+    @jax.jit
+    def both(*parts: jax.Array) -> tuple[jax.Array, jax.Array]:
+        keys, uniforms, flags = parts
+        return (
+            masks.sample_orderless_context(keys, uniforms, flags),
+            masks.sample_bernoulli_context(keys, 0.5, flags),
+        )
+
+    whole = both(keys, uniforms, flags)
+    for rows in (np.array([5, 6, 7]), np.array([7, 0, 4])):
+        for part, expected in zip(both(keys[rows], uniforms[rows], flags[rows]), whole, strict=True):
+            np.testing.assert_array_equal(part, expected[rows])
+    index = jnp.arange(8)
+    np.testing.assert_array_equal(
+        masks.stratified_uniforms(keys[0], index, 8)[3:5], masks.stratified_uniforms(keys[0], index[3:5], 8)
+    )
+
+
+@pytest.mark.parametrize("prob", [0.1, 0.5, 0.8])
+def test_bernoulli_share(prob):
+    valid = np.arange(40) < np.array([40, 40, 17] * 100)[:, None]
+    given = bernoulli(8, prob, valid)
+    assert not given[~valid].any()
+    inside = given[valid]
+    assert abs(inside.mean() - prob) < 4 * (prob * (1 - prob) / inside.size) ** 0.5
+
+
+def test_bernoulli_never_leaves_an_example_without_target():
+    examples, prob = 20_000, 0.8
+    given = bernoulli(9, prob, np.ones((examples, 1), bool))
+    assert given.sum(axis=(1, 2)).max() == 3
+    # All four given, with probability 0.8^4, becomes none given.
+    none = 0.8**4 + 0.2**4
+    share = (given.sum(axis=(1, 2)) == 0).mean()
+    assert abs(share - none) < 4 * (none * (1 - none) / examples) ** 0.5
+    assert not bernoulli(9, 0.0, np.ones((50, 3), bool)).any()
+
+
+def test_free_regions():
+    assert np.asarray(masks.free_everything((2, 3, 4))).all()
+    free = masks.free_but_voice((2, 3, 4), 1)
+    assert free.shape == (2, 3, 4)
+    assert np.asarray(free).all(axis=(0, 1)).tolist() == [True, False, True, True]
+    assert np.asarray(free).any(axis=(0, 1)).tolist() == [True, False, True, True]
+    inside = masks.restrict(free, jnp.array([[True, True, False], [True, False, False]]))
+    assert inside.sum(axis=(1, 2)).tolist() == [6, 3]
+    assert not inside[0, 2].any() and not inside[1, 1:].any()
