@@ -51,7 +51,7 @@ def test_state_comes_back_on_another_device_count(tiny_config, tiny_variables, t
     manager = checkpoint.open_run(tmp_path)
     after = checkpoint.restore(manager, config, devices.make_mesh(4))
     manager.close()
-    assert after is not None and jax.tree.structure(after) == jax.tree.structure(before)
+    assert after is not None and str(jax.tree.structure(after)) == str(jax.tree.structure(before))
     assert_equal(before, after)
     assert len(after.params["layer_00"]["kernel"].sharding.device_set) == 4
 
