@@ -86,9 +86,19 @@ def save(
     state: state_lib.TrainState,
     weights: model.Variables,
     config: config_lib.Config,
+    data_sha256: str,
     valid_nll: float | None,
 ) -> None:
-    """Starts writing a checkpoint of `state`; whole or not at all, also under kill -9. Saving a step twice is once."""
+    """Starts writing a checkpoint of `state`; whole or not at all, also under kill -9. Saving a step twice is once.
+
+    Args:
+      manager: from `open_run`.
+      state: to be resumed from.
+      weights: to be sampled from.
+      config: the run's.
+      data_sha256: digest of the training pieces, so that no run is resumed on others.
+      valid_nll: nats per variable, where the step was evaluated.
+    """
     step = int(state.step)
     if step in manager.all_steps():
         return
@@ -96,6 +106,7 @@ def save(
         "format": FORMAT,
         "config": config_lib.to_dict(config),
         "sha256": digest(weights),
+        "data_sha256": data_sha256,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
     }
     manager.save(
@@ -119,18 +130,24 @@ def _as_tree(state: state_lib.TrainState) -> dict[str, Any]:
 
 
 def restore(
-    manager: ocp.CheckpointManager, config: config_lib.Config, mesh: devices.Mesh
+    manager: ocp.CheckpointManager, config: config_lib.Config, mesh: devices.Mesh, data_sha256: str
 ) -> state_lib.TrainState | None:
     """The state of the last checkpoint, replicated over `mesh`; None in a new run.
 
     Raises:
-      InputError: the run was started under settings whose maths differ.
+      InputError: the run was started under settings whose maths differ, or on other pieces.
     """
     step = manager.latest_step()
     if step is None:
         return None
     stored = _read_header(manager, step)
     config_lib.check_resume(_config_of(stored, step), config)
+    if stored["data_sha256"] != data_sha256:
+        raise errors.InputError(
+            f"this run was started on other training pieces (sha256 {stored['data_sha256'][:12]}, here "
+            f"{data_sha256[:12]}); give the same data, or start a new --workdir (--config.train.init_from keeps the "
+            "parameters)"
+        )
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _as_tree(state_lib.abstract(config))

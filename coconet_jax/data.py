@@ -98,6 +98,16 @@ def make_resident(pieces: pieces_lib.Pieces, config: config_lib.Data) -> Residen
     return Resident(pitches, Table(lengths, room, np.cumsum(starts, dtype=np.int32)))
 
 
+def some_pieces(resident: Resident, mebibytes: int) -> Resident:
+    """As many pieces, chosen at random once and for all, as fit into so much memory (numpy)."""
+    share = mebibytes * 2**20 / max(resident.pitches.nbytes, 1)
+    count = max(int(len(resident.pitches) * min(share, 1.0)), 1)
+    rows = np.random.default_rng(0).permutation(len(resident.pitches))[:count]
+    starts = np.diff(resident.table.starts_through, prepend=0)[rows]
+    table = Table(resident.table.lengths[rows], resident.table.room[rows], np.cumsum(starts, dtype=np.int32))
+    return Resident(resident.pitches[rows], table)
+
+
 def draw_crops(key: Key[Array, ""], index: Int[Array, " b"], table: Table, *, crop_steps: int, grid: int) -> Crops:
     """Crops uniform over all possible starts of all pieces, each with a shift uniform in its piece's room.
 

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import os
 import pathlib
 import signal
@@ -129,7 +128,7 @@ def train_steps(
 
 
 def estimate_statistics(
-    state: state_lib.TrainState, source: data.Resident | data.Batch, *, config: config_lib.Config
+    state: state_lib.TrainState, source: data.Resident, *, config: config_lib.Config
 ) -> model.Variables:
     """Weights to evaluate: the (averaged) parameters with BatchNorm statistics re-estimated for them.
 
@@ -148,8 +147,7 @@ def estimate_statistics(
         variables = {"params": params, "batch_stats": state.batch_stats}
         return forward(variables, batch, context, fresh, train=True)[1]
 
-    count = 1 if isinstance(source, data.Batch) else config.train.bn_batches
-    stats = jax.lax.map(one, jnp.arange(count))
+    stats = jax.lax.map(one, jnp.arange(config.train.bn_batches))
     return {"params": params, "batch_stats": _pool_statistics(stats)}
 
 
@@ -306,7 +304,8 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
     with contextlib.closing(
         checkpoint.open_run(folder, milestone_base=config.train.eval_every if config.train.keep_milestones else 0)
     ) as manager:
-        state = checkpoint.restore(manager, config, mesh)
+        data_sha256 = checkpoint.digest(resident)
+        state = checkpoint.restore(manager, config, mesh, data_sha256)
         if state is None:
             state = devices.replicate(_initial_state(config), mesh)
         first_step = int(state.step)
@@ -318,7 +317,7 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
         steps = functools.partial(train_steps, step=body, count=per_dispatch, unroll=devices.on_cpu())
         run_steps = compiled(steps if per_dispatch > 1 else body, sharded=(False, streams), donate=(0,))
         run_one = compiled(body, sharded=(False, streams), donate=(0,)) if per_dispatch > 1 else None
-        run_statistics = compiled(functools.partial(estimate_statistics, config=config), sharded=(False, streams))
+        run_statistics = compiled(functools.partial(estimate_statistics, config=config), sharded=(False, False))
         run_eval = compiled(functools.partial(eval_step, config=config), sharded=(False, False))
         run_progress = jax.jit(functools.partial(state_lib.after_evaluation, config=config.train))
 
@@ -328,13 +327,12 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
             sources: Iterator[Any] = (
                 devices.shard_rows(batch, mesh) for batch in draw(seed=config.train.seed, first_step=first_step)
             )
-            # A batch of its own, so that evaluating does not depend on where the stream stands.
-            sample = next(iter(draw(seed=config.train.seed + 1, first_step=0)))
-            statistics_source: Any = devices.shard_rows(sample, mesh)
+            kept = data.some_pieces(resident, config.data.device_mib)
+            statistics_source = devices.replicate(kept, mesh)
         else:
             statistics_source = devices.replicate(resident, mesh)
             sources = itertools.repeat(statistics_source)
-        multiple = math.lcm(mesh.size * max(config.train.eval_batch_size // mesh.size, 1))
+        multiple = mesh.size * max(config.train.eval_batch_size // mesh.size, 1)
         windows = devices.replicate(
             data.pad_rows(data.windows(piece_set.splits["valid"], config.data.crop_steps), multiple), mesh
         )
@@ -343,13 +341,13 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
             weights = run_statistics(state, statistics_source)
             nll = run_eval(weights, windows)
             state = state._replace(progress=run_progress(state.progress, nll))
-            checkpoint.save(manager, state, weights, config, float(nll))
+            checkpoint.save(manager, state, weights, config, data_sha256, float(nll))
             patience = config.train.early_stop_evals
             stop = bool(patience) and int(state.progress.evals_since_best) >= patience
             return state, {checkpoint.VALID_NLL: float(nll), "rate_scale": float(state.progress.rate_scale)}, stop
 
         def save(state: state_lib.TrainState) -> None:
-            checkpoint.save(manager, state, run_statistics(state, statistics_source), config, None)
+            checkpoint.save(manager, state, run_statistics(state, statistics_source), config, data_sha256, None)
 
         schedule = Schedule(config.train.num_steps, per_dispatch, config.train.report_every, config.train.eval_every)
         with progress.Reporter(folder, first_step, config, mesh) as reporter, _signals(manager) as interrupted:

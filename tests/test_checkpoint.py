@@ -21,7 +21,7 @@ def run(tiny_config, tiny_variables, tmp_path_factory) -> pathlib.Path:
     begun = state.create(jax.random.key(0), tiny_config, tiny_variables)
     for step, nll in ((1, 2.0), (2, 1.5), (3, None)):
         weights = jax.tree.map(lambda x, step=step: x + step, tiny_variables)
-        checkpoint.save(manager, begun._replace(step=jnp.asarray(step, jnp.int32)), weights, tiny_config, nll)
+        checkpoint.save(manager, begun._replace(step=jnp.asarray(step, jnp.int32)), weights, tiny_config, "data", nll)
     manager.close()
     return folder
 
@@ -45,11 +45,11 @@ def test_state_comes_back_on_another_device_count(tiny_config, tiny_variables, t
     config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, ema_decay=ema_decay))
     before = state.create(jax.random.key(0), config, tiny_variables)._replace(step=jnp.asarray(7, jnp.int32))
     manager = checkpoint.open_run(tmp_path)
-    assert checkpoint.restore(manager, config, devices.make_mesh(2)) is None
-    checkpoint.save(manager, devices.replicate(before, devices.make_mesh(2)), tiny_variables, config, 1.0)
+    assert checkpoint.restore(manager, config, devices.make_mesh(2), "data") is None
+    checkpoint.save(manager, devices.replicate(before, devices.make_mesh(2)), tiny_variables, config, "data", 1.0)
     manager.close()
     manager = checkpoint.open_run(tmp_path)
-    after = checkpoint.restore(manager, config, devices.make_mesh(4))
+    after = checkpoint.restore(manager, config, devices.make_mesh(4), "data")
     manager.close()
     assert after is not None and str(jax.tree.structure(after)) == str(jax.tree.structure(before))
     assert_equal(before, after)
@@ -113,7 +113,7 @@ def test_a_half_written_checkpoint_is_not_served(run, tiny_config, tmp_path):
     (folder / "checkpoints" / "4.orbax-checkpoint-tmp-123" / "weights").mkdir(parents=True)
     assert checkpoint.load(folder).step == 2
     manager = checkpoint.open_run(folder)
-    restored = checkpoint.restore(manager, tiny_config, devices.make_mesh(1))
+    restored = checkpoint.restore(manager, tiny_config, devices.make_mesh(1), "data")
     manager.close()
     assert restored is not None and int(restored.step) == 3
 
@@ -122,5 +122,7 @@ def test_only_maths_that_agrees_is_resumed(run, tiny_config):
     manager = checkpoint.open_run(run)
     other = dataclasses.replace(tiny_config, model=config_lib.Model(num_layers=6, num_filters=9))
     with pytest.raises(errors.InputError, match=r"model.num_filters \(8 -> 9\)"):
-        checkpoint.restore(manager, other, devices.make_mesh(1))
+        checkpoint.restore(manager, other, devices.make_mesh(1), "data")
+    with pytest.raises(errors.InputError, match="started on other training pieces"):
+        checkpoint.restore(manager, tiny_config, devices.make_mesh(1), "others")
     manager.close()

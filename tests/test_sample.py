@@ -25,7 +25,7 @@ def run(tiny_config, tiny_variables, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("run")
     manager = checkpoint.open_run(folder)
     begun = state.create(jax.random.key(0), tiny_config, tiny_variables)._replace(step=jnp.asarray(5, jnp.int32))
-    checkpoint.save(manager, begun, tiny_variables, tiny_config, 2.0)
+    checkpoint.save(manager, begun, tiny_variables, tiny_config, "data", 2.0)
     manager.close()
     return folder
 
