@@ -20,6 +20,7 @@ NETS = {
     "separable": config.Model(
         architecture="separable", num_layers=7, num_filters=8, dilations=((1, 2), (2, 4)), pointwise_splits=2
     ),
+    "pitch embedding": config.Model(num_layers=4, num_filters=8, pitch_embedding=True),
     "separable throughout": config.Model(architecture="separable", num_layers=6, num_filters=8, full_layers=0),
 }
 each_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
@@ -73,6 +74,16 @@ def test_parameter_count_of_the_separable_net():
     assert count(config.Model(architecture="separable", num_layers=33)) == 691_336
     split = config.Model(architecture="separable", num_layers=33, pointwise_splits=4)
     assert count(split) == 691_336 - 30 * 128 * 128 * 3 // 4
+
+
+def test_pitch_offsets_start_at_nothing():
+    net = config.Model(num_layers=4, num_filters=8, pitch_embedding=True)
+    plain = dataclasses.replace(net, pitch_embedding=False)
+    assert count(net) == count(plain) + 46 * 8 + 46 * 4
+    variables = model.init(jax.random.key(0), net)
+    params = {name: value for name, value in variables["params"].items() if name.startswith("layer")}
+    expected = forward(plain)({**variables, "params": params}, *example())[0]
+    np.testing.assert_allclose(forward(net)(variables, *example())[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_layer_specs():
