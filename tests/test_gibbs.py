@@ -172,6 +172,7 @@ def test_a_whole_annealed_run_has_the_exact_law(temperature):
     assert p_value(found * chains, law * chains) > 1e-3
 
 
+@pytest.mark.slow
 def test_rare_small_blocks_reach_the_conditional_law_of_what_is_free():
     chains = 20_000
     batch = toy_chains(chains)
