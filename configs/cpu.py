@@ -11,6 +11,7 @@ def get_config():
     config.model.num_layers = 16
     config.model.num_filters = 20
     config.model.dilations = ((1, 1), (2, 2), (4, 4), (8, 8))
+    config.model.pitch_embedding = True
     config.data.crop_steps = 32
     config.train.batch_size = 16
     config.train.num_steps = 600
