@@ -106,6 +106,7 @@ def save(
         "format": FORMAT,
         "config": config_lib.to_dict(config),
         "sha256": digest(weights),
+        "state_sha256": digest(_as_tree(state)),
         "data_sha256": data_sha256,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
     }
@@ -152,12 +153,38 @@ def restore(
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _as_tree(state_lib.abstract(config))
     )
-    tree = manager.restore(step, args=ocp.args.Composite(train_state=ocp.args.StandardRestore(target))).train_state
+    tree = _read(manager, step, train_state=ocp.args.StandardRestore(target)).train_state
+    _check_digest(tree, stored["state_sha256"], manager, step)
     return state_lib.TrainState(**{"ema": {}, **tree})
 
 
 def _read_header(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    return manager.restore(step, args=ocp.args.Composite(header=ocp.args.JsonRestore())).header
+    header = _read(manager, step, header=ocp.args.JsonRestore()).header
+    if not isinstance(header, dict) or "config" not in header:
+        raise _damaged(manager, step, "its header is not one")
+    return header
+
+
+def _read(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
+    """Items of a checkpoint; whatever Orbax raises on a damaged one becomes a line."""
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:  # its readers let through what tensorstore, msgpack and json raise
+        raise _damaged(manager, step, f"{type(error).__name__}: {error}") from None
+
+
+def _check_digest(tree: Any, stored: str, manager: ocp.CheckpointManager, step: int) -> None:
+    sha256 = digest(tree)
+    if sha256 != stored:
+        raise _damaged(manager, step, f"sha256 {sha256[:12]}, written as {stored[:12]}")
+
+
+def _damaged(manager: ocp.CheckpointManager, step: int, reason: str) -> errors.InputError:
+    others = [n for n in sorted(manager.all_steps()) if n != step]
+    return errors.InputError(
+        f"the checkpoint of step {step} in {manager.directory} is damaged ({reason[:200]}); delete the folder {step} "
+        f"there to use another (there are {others}), or copy it again"
+    )
 
 
 def _config_of(header: dict[str, Any], step: int) -> config_lib.Config:
@@ -166,7 +193,10 @@ def _config_of(header: dict[str, Any], step: int) -> config_lib.Config:
             f"the checkpoint of step {step} has format {header.get('format')!r}, this package reads {FORMAT}; "
             "use the version of coconet_jax that wrote it"
         )
-    return config_lib.from_mapping(header["config"])
+    try:
+        return config_lib.from_mapping(header["config"])
+    except errors.InputError as error:
+        raise errors.InputError(f"the config in the checkpoint of step {step} cannot be read: {error}") from None
 
 
 def load(workdir: str | pathlib.Path, step: int | None = None) -> Loaded:
@@ -197,20 +227,15 @@ def load(workdir: str | pathlib.Path, step: int | None = None) -> Loaded:
         header = _read_header(manager, step)
         config = _config_of(header, step)
         variables = _restore_weights(manager, step, config.model)
-    sha256 = digest(variables)
-    if sha256 != header["sha256"]:
-        raise errors.InputError(
-            f"the weights of step {step} in {workdir} are damaged (sha256 {sha256[:12]}, written as "
-            f"{header['sha256'][:12]}); use another of {steps} or copy the folder again"
-        )
-    return Loaded(variables, config, step, sha256, metrics[step])
+        _check_digest(variables, header["sha256"], manager, step)
+    return Loaded(variables, config, step, header["sha256"], metrics[step])
 
 
 def _restore_weights(manager: ocp.CheckpointManager, step: int, config: config_lib.Model) -> model.Variables:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), config))
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
-    restored = manager.restore(step, args=ocp.args.Composite(weights=ocp.args.StandardRestore(target))).weights
+    restored = _read(manager, step, weights=ocp.args.StandardRestore(target)).weights
     return jax.tree.map(jnp.asarray, restored)
 
 

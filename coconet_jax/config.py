@@ -7,6 +7,7 @@ stored, into frozen dataclasses. Below this module nobody sees flags, ConfigDict
 from collections.abc import Mapping
 import dataclasses
 import difflib
+import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ml_collections
@@ -76,7 +77,7 @@ class Train:
     report_every: int = 50
     early_stop_evals: int = 0  # stop after so many evaluations without progress; 0: never
     keep_milestones: bool = True  # keep the checkpoint after each doubling of the step
-    steps_per_dispatch: int = 0  # steps in one call of the compiled program; 0: 1 on CPU, 10 elsewhere
+    steps_per_dispatch: int = 0  # steps in one compiled call; 0: 1 on CPU, 10 elsewhere; 1 where data are streamed
     init_from: str = ""  # a run's folder: start from its parameters
 
 
@@ -108,7 +109,6 @@ RESUMABLE = frozenset(
         "data.path",
         "data.source",
         "data.data_dir",
-        "data.device_mib",
         "model.remat",
         "train.num_steps",
         "train.eval_every",
@@ -194,6 +194,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         return pairs
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float):
+        _require(math.isfinite(value), name, value, "must be a finite number")
     _require(type(value) is hint, name, value, f"must be of type {hint.__name__}")
     return value
 
@@ -243,6 +245,7 @@ def _validate(config: Config) -> None:
     }
     for name, number in not_negative.items():
         _require(number >= 0, name, number, "use 0 or more")
+    _require(train.seed < 2**31, "train.seed", train.seed, f"use a number below {2**31}")
     _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
     _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
     _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")

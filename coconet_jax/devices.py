@@ -109,7 +109,7 @@ def map_body(
     Args:
       body: takes arrays and uses collectives over the axis "data"; what it returns must be equal on all devices.
       mesh: from `make_mesh`.
-      parallel: "shard_map" or "pmap" ("auto" is "shard_map": 2 to 5 times faster on CPU, level elsewhere).
+      parallel: "shard_map" or "pmap" ("auto" is "shard_map").
       sharded: for each argument, whether its leading axis is split over the devices rather than replicated.
       donate: arguments whose buffers may be reused for the result.
 

@@ -6,7 +6,7 @@ a batch has its own key, so that a batch is the same on any number of devices.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from coconet_jax import pianoroll
 
@@ -42,9 +42,9 @@ def sample_orderless_context(
     num_targets = 1 + jnp.minimum((uniforms * num_cells).astype(jnp.int32), num_cells - 1)
 
     def one(key: Key[Array, ""], inside: Bool[Array, "t i"], size: Int[Array, ""]) -> Bool[Array, "t i"]:
-        score = jnp.where(inside, jax.random.uniform(key, inside.shape), 2.0).ravel()
-        # The rank of every cell among the random scores (not a threshold: scores may tie).
-        rank = jnp.argsort(jnp.argsort(score)).reshape(inside.shape)
+        lot = jnp.where(inside, jax.random.uniform(key, inside.shape), 2.0).ravel()
+        # The rank of every cell among the drawn lots (not a threshold: lots may tie).
+        rank = jnp.argsort(jnp.argsort(lot)).reshape(inside.shape)
         return inside & (rank >= size)
 
     return jax.vmap(one)(keys, cells, num_targets)
@@ -74,8 +74,3 @@ def free_everything(shape: tuple[int, int, int]) -> Bool[Array, "b t i"]:
 def free_but_voice(shape: tuple[int, int, int], voice: int) -> Bool[Array, "b t i"]:
     """Harmonize: every variable of [b,t,i] may change but those of one given voice (0 = soprano)."""
     return jnp.broadcast_to(jnp.arange(shape[2]) != voice, shape)
-
-
-def restrict(region: Bool[Array, "b t i"], valid: Shaped[Array, "b t"]) -> Bool[Array, "b t i"]:
-    """The part of a region that lies inside the piece."""
-    return region & valid[..., None].astype(bool)

@@ -9,6 +9,7 @@ import os
 import pathlib
 from typing import NamedTuple
 import zipfile
+import zlib
 
 from jaxtyping import Int8, Int32
 import numpy as np
@@ -78,6 +79,21 @@ def write_npz(path: str | os.PathLike[str], piece_set: PieceSet) -> None:
             partial.unlink()
 
 
+def _read_split(fields: dict[str, np.ndarray], split: str, path: str | os.PathLike[str]) -> Pieces:
+    pitches, lengths = fields[f"{split}_pitches"], fields[f"{split}_lengths"]
+    names, room = fields[f"{split}_names"], fields[f"{split}_transpose_room"]
+    whole = all(array.dtype.kind in "iu" for array in (pitches, lengths, room))
+    shaped = pitches.ndim == 3 and pitches.shape[2] == pianoroll.NUM_VOICES and room.shape == (len(pitches), 4)
+    if not (whole and shaped and lengths.shape == names.shape == (len(pitches),)):
+        raise errors.InputError(f"{path}: the arrays of {split} do not fit each other; export the set anew")
+    if (lengths < 1).any() or (lengths > pitches.shape[1]).any() or not pianoroll.in_range(pitches).all():
+        raise errors.InputError(
+            f"{path}: {split} has lengths outside 1..{pitches.shape[1]} or pitches outside "
+            f"{pianoroll.MIN_PITCH}..{pianoroll.MAX_PITCH}; export the set anew"
+        )
+    return Pieces(pitches.astype(np.int8), lengths.astype(np.int32), tuple(str(n) for n in names), room.astype(np.int8))
+
+
 def read_npz(path: str | os.PathLike[str]) -> PieceSet:
     """Reads what write_npz wrote.
 
@@ -91,18 +107,10 @@ def read_npz(path: str | os.PathLike[str]) -> PieceSet:
         raise errors.InputError(
             f"{path} does not exist; make it with python -m coconet_jax.chorales --export={path}"
         ) from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise errors.InputError(f"{path} is not a set of chorales written by --export: {error}") from None
     try:
-        splits = {}
-        for split in SPLITS:
-            if f"{split}_pitches" in fields:
-                splits[split] = Pieces(
-                    fields[f"{split}_pitches"].astype(np.int8),
-                    fields[f"{split}_lengths"].astype(np.int32),
-                    tuple(str(name) for name in fields[f"{split}_names"]),
-                    fields[f"{split}_transpose_room"].astype(np.int8),
-                )
+        splits = {split: _read_split(fields, split, path) for split in SPLITS if f"{split}_pitches" in fields}
         if "train" not in splits:
             raise KeyError("train_pitches")
         return PieceSet(splits, int(fields["steps_per_quarter"]), str(fields["source"]))

@@ -280,7 +280,7 @@ def _formats(text: str | None, num_samples: int) -> tuple[str, ...]:
 def _meter(text: str, steps_per_quarter: int) -> tuple[int, int]:
     try:
         beats, unit = (int(part) for part in text.split("/"))
-        whole = beats > 0 and unit in (1, 2, 4, 8, 16) and score.bar_steps((beats, unit), steps_per_quarter)
+        whole = 0 < beats <= 64 and unit in (1, 2, 4, 8, 16) and score.bar_steps((beats, unit), steps_per_quarter)
     except ValueError:
         whole = 0
     if not whole:
@@ -318,17 +318,19 @@ def _request(args: argparse.Namespace, steps_per_quarter: int) -> Request:
 
 def _check_folder(folder: pathlib.Path) -> None:
     """Finds out before the work, not after it, that a folder cannot be written to."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    try:
+        place = next((p for p in (folder.absolute(), *folder.absolute().parents) if p.exists()), None)
+        writable = place is not None and place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    except OSError:  # a name too long, or a folder that cannot be looked into
+        writable = False
+    if not writable:
         raise errors.InputError(f"--out={folder}: cannot write there; choose another folder")
 
 
 def _main(args: argparse.Namespace) -> None:
     for name, least in (("num_samples", 1), ("micro_batch", 1), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise errors.InputError(f"--{name}={getattr(args, name)}: use {least} or more")
+        if not least <= getattr(args, name) < 2**31:
+            raise errors.InputError(f"--{name}={getattr(args, name)}: use {least} or more, below {2**31}")
     if args.tempo is not None and not 10 <= args.tempo <= 500:
         raise errors.InputError(f"--tempo={args.tempo}: use 10 to 500 quarters a minute")
     settings = config_lib.Sample(num_steps=args.num_steps, temperature=args.temperature)

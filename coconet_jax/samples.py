@@ -4,6 +4,7 @@ import os
 import pathlib
 from typing import NamedTuple
 import zipfile
+import zlib
 
 from jaxtyping import Bool, Int16, Int64
 import numpy as np
@@ -57,7 +58,7 @@ def load_samples(path: str | os.PathLike[str]) -> Samples:
             fields = {name: file[name] for name in Samples._fields}
     except FileNotFoundError:
         raise errors.InputError(f"{path} holds no {FILE_NAME}; give the --out folder of a sampling run") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise errors.InputError(f"{file_path} is damaged or was not written by coconet_jax.sample: {error}") from None
     fields["seed"], fields["steps_per_quarter"] = int(fields["seed"]), int(fields["steps_per_quarter"])
     return Samples(**fields)

@@ -11,6 +11,7 @@ import os
 import pathlib
 import urllib.request
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -59,7 +60,8 @@ def fetch_jsb16th(source: str | os.PathLike[str] | None, download: bool) -> byte
             content = pathlib.Path(source).expanduser().read_bytes()
         except OSError as error:
             raise errors.InputError(
-                f"cannot read {source}: {error.strerror}; give the path of Jsb16thSeparated.npz as --source"
+                f"cannot read {source}: {error.strerror}; give the path of Jsb16thSeparated.npz as --source "
+                "(in training: --config.data.source)"
             ) from None
     elif download:
         try:
@@ -71,7 +73,8 @@ def fetch_jsb16th(source: str | os.PathLike[str] | None, download: bool) -> byte
             ) from None
     else:
         raise errors.InputError(
-            "dataset jsb16th is not prepared yet; give --source=PATH of Jsb16thSeparated.npz, or --download"
+            "dataset jsb16th is not prepared yet; run python -m coconet_jax.chorales --dataset=jsb16th with "
+            "--source=PATH of Jsb16thSeparated.npz, or with --download"
         )
     found = hashlib.sha256(content).hexdigest()
     if found != JSB16TH_SHA256:
@@ -193,11 +196,11 @@ def _read_file(path: pathlib.Path, name: str, steps_per_quarter: int) -> list[co
 def _read_npz(path: pathlib.Path) -> Iterator[np.ndarray]:
     """The (T, 4) pieces of the array `pitches`, rests past the end of each one of (n, T, 4) cut off."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             array = file["pitches"]
     except KeyError:
         raise errors.InputError("it has no array named pitches") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         raise errors.InputError("it is no npz file of plain arrays (pickled objects are not read)") from None
     if array.dtype.kind not in "iu" or array.ndim not in (2, 3) or array.shape[-1] != pianoroll.NUM_VOICES:
         raise errors.InputError(

@@ -36,9 +36,9 @@ def make_optimizer(config: config_lib.Train) -> optax.GradientTransformation:
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts.append(optax.scale_by_adam())
     if config.weight_decay:
-        # Kernels alone: BatchNorm's scales and biases are vectors.
+        # Kernels alone: BatchNorm's scales and biases are vectors, the offsets for each pitch matrices.
         parts.append(
-            optax.add_decayed_weights(config.weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
+            optax.add_decayed_weights(config.weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 2, p))
         )
     return optax.chain(*parts)
 

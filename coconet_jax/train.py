@@ -1,4 +1,4 @@
-"""Training: the per-device bodies, the loop that every model of the project runs, and the command.
+"""Training: the loop that every model of the project runs, a run of Coconet, and the command.
 
 `python -m coconet_jax.train --config=configs/cpu.py --workdir=runs/first --config.train.num_steps=1000`
 """
@@ -17,175 +17,14 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jax.experimental import multihost_utils
+from jaxtyping import Array
 from ml_collections import config_flags
 import numpy as np
 
-from coconet_jax import checkpoint, data, devices, errors, masks, model, objective, pianoroll
+from coconet_jax import checkpoint, data, devices, errors, steps
 from coconet_jax import config as config_lib
 from coconet_jax import state as state_lib
-
-# ---------------------------------------------------------------------------------------------- bodies
-
-
-def draw_context(
-    key: Key[Array, ""], index: Int[Array, " b"], valid: Bool[Array, "b t"], config: config_lib.Train
-) -> Bool[Array, "b t i"]:
-    """The contexts of a part of the batch; `index` is each example's place in the global batch."""
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(index)
-    if config.context == "bernoulli":
-        return masks.sample_bernoulli_context(keys, config.context_prob, valid)
-    if config.stratify:
-        uniforms = masks.stratified_uniforms(key, index, config.batch_size)
-    else:
-        uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1)))(keys)
-    return masks.sample_orderless_context(keys, uniforms, valid)
-
-
-def forward(
-    variables: model.Variables,
-    batch: data.Batch,
-    context: Bool[Array, "b t i"],
-    config: config_lib.Model,
-    *,
-    train: bool,
-) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Any]:
-    """Sum of the ordering NLL over this device's examples and of their cells; and the BatchNorm statistics."""
-    roll = pianoroll.from_pitches(batch.pitches)
-    target = batch.valid[..., None] & ~context
-    logits, stats = model.apply(
-        variables, config, roll, context, batch.valid, train=train, axis_name=devices.AXIS if train else None
-    )
-    return objective.nll_and_cells(logits, roll, target, batch.valid), stats
-
-
-def _own_index(total: int) -> Int[Array, " b"]:
-    """Places in the global batch of the examples of this device."""
-    local = total // jax.lax.axis_size(devices.AXIS)
-    return jax.lax.axis_index(devices.AXIS) * local + jnp.arange(local)
-
-
-def _own_batch(
-    key: Key[Array, ""], index: Int[Array, " b"], source: data.Resident | data.Batch, config: config_lib.Config
-) -> data.Batch:
-    if isinstance(source, data.Batch):
-        return source  # streamed: the host has drawn it
-    grid = config_lib.crop_grid(config.data)
-    return data.draw_batch(data.batch_key(key), index, source, crop_steps=config.data.crop_steps, grid=grid)
-
-
-def train_step(
-    state: state_lib.TrainState, source: data.Resident | data.Batch, *, config: config_lib.Config
-) -> tuple[state_lib.TrainState, dict[str, Float[Array, ""]]]:
-    """One update on one device; gradients and statistics are summed over the axis "data".
-
-    Args:
-      state: replicated.
-      source: all pieces, to draw this device's crops from, or this device's streamed batch.
-      config: the run's.
-
-    Returns:
-      The new state and {"loss": nats per variable, "grad_norm"}, equal on all devices.
-    """
-    train = config.train
-    key = data.step_key(train.seed, state.step)
-    index = _own_index(train.batch_size)
-    batch = _own_batch(key, index, source, config)
-    context = draw_context(data.context_key(key), index, batch.valid, train)
-    cells = jax.lax.psum(jnp.sum(batch.valid) * pianoroll.NUM_VOICES, devices.AXIS)
-
-    def loss(params: Any) -> tuple[Float[Array, ""], Any]:
-        (total, _), stats = forward(
-            {"params": params, "batch_stats": state.batch_stats}, batch, context, config.model, train=True
-        )
-        return total / cells, stats
-
-    (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-    grads, mean_loss = jax.lax.psum((grads, part), devices.AXIS)
-    updates, opt_state = state_lib.make_optimizer(train).update(grads, state.opt_state, state.params)
-    rate = state_lib.learning_rate(train, state.step, state.progress)
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-    ema = state_lib.update_ema(state.ema, params, train.ema_decay, state.step)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
-    new = state_lib.TrainState(state.step + 1, params, stats, opt_state, ema, state.progress)
-    return new, {"loss": mean_loss, "grad_norm": norm}
-
-
-def train_steps(
-    state: state_lib.TrainState,
-    source: data.Resident | data.Batch,
-    *,
-    step: Callable[..., tuple[Any, dict[str, Array]]],
-    count: int,
-    unroll: bool,
-) -> tuple[Any, dict[str, Float[Array, " n"]]]:
-    """`count` updates in one compiled program; metrics are stacked.
-
-    On CPU the loop must be unrolled: a convolution's gradient inside a while loop is 20 to 40 times slower.
-    """
-    return jax.lax.scan(lambda s, _: step(s, source), state, length=count, unroll=count if unroll else 1)
-
-
-def estimate_statistics(
-    state: state_lib.TrainState, source: data.Resident, *, config: config_lib.Config
-) -> model.Variables:
-    """Weights to evaluate: the (averaged) parameters with BatchNorm statistics re-estimated for them.
-
-    Running statistics lag behind the parameters and belong to the raw ones; the release re-estimates too. The
-    mean over batches of the batch mean, and by the law of total variance of the variance.
-    """
-    params = state_lib.eval_params(state)
-    fresh = dataclasses.replace(config.model, bn_momentum=0.0)  # the statistics of the batch alone
-    index = _own_index(config.train.batch_size)
-
-    def one(number: Int[Array, ""]) -> Any:
-        # Keys of their own, the same at every evaluation.
-        key = jax.random.fold_in(jax.random.key(config.train.seed + 1), number)
-        batch = _own_batch(key, index, source, config)
-        context = draw_context(data.context_key(key), index, batch.valid, config.train)
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        return forward(variables, batch, context, fresh, train=True)[1]
-
-    stats = jax.lax.map(one, jnp.arange(config.train.bn_batches))
-    return {"params": params, "batch_stats": _pool_statistics(stats)}
-
-
-def _pool_statistics(stats: Any) -> Any:
-    """{"mean", "var"} leaves stacked over batches to those of all batches together."""
-    if set(stats) == {"mean", "var"}:
-        mean = jnp.mean(stats["mean"], axis=0)
-        second = jnp.mean(stats["var"] + jnp.square(stats["mean"]), axis=0)
-        return {"mean": mean, "var": second - jnp.square(mean)}
-    return {name: _pool_statistics(inner) for name, inner in stats.items()}
-
-
-def eval_step(weights: model.Variables, windows: data.Batch, *, config: config_lib.Config) -> Float[Array, ""]:
-    """Validation NLL in nats per variable over all windows, on contexts that never change.
-
-    Each device takes its share of the rows (their number divides evenly) in micro-batches of
-    eval_batch_size / devices; a window's contexts depend on its place alone.
-    """
-    index = _own_index(len(windows.valid))
-    size = max(config.train.eval_batch_size // jax.lax.axis_size(devices.AXIS), 1)
-    key = jax.random.key(20170900)  # the paper's month: fixed contexts, whatever the seed of the run
-    # Every size of context equally often over the set, rather than over a training batch.
-    spread = dataclasses.replace(config.train, batch_size=len(windows.valid), context="orderless", stratify=True)
-
-    def part(rows: Int[Array, " b"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        batch = jax.tree.map(lambda x: x[rows], windows)
-
-        def once(number: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-            context = draw_context(jax.random.fold_in(key, number), rows, batch.valid, spread)
-            return forward(weights, batch, context, config.model, train=False)[0]
-
-        total, cells = jax.lax.map(once, jnp.arange(config.train.eval_contexts))
-        return jnp.sum(total), jnp.sum(cells)
-
-    total, cells = jax.lax.map(part, index.reshape(-1, size))
-    total, cells = jax.lax.psum((jnp.sum(total), jnp.sum(cells)), devices.AXIS)
-    return total / cells
-
 
 # ------------------------------------------------------------------------------------------------ loop
 
@@ -271,11 +110,13 @@ def run(
 
 def _collect(pending: list[tuple[int, dict[str, Array]]]) -> dict[str, float]:
     """Means over the updates since the last report; raises at the first loss that is not finite."""
-    losses = [(first, np.atleast_1d(np.asarray(metrics["loss"]))) for first, metrics in pending]
-    for first, values in losses:
-        bad = np.flatnonzero(~np.isfinite(values))
-        if bad.size:
-            raise NotFinite(f"the loss is {values[bad[0]]} at step {first + int(bad[0]) + 1}")
+    # The gradient too: its loss belongs to the parameters before the update, which may be the one that fails.
+    for first, metrics in pending:
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient")):
+            values = np.atleast_1d(np.asarray(metrics[name]))
+            bad = np.flatnonzero(~np.isfinite(values))
+            if bad.size:
+                raise NotFinite(f"the {what} is {values[bad[0]]} at step {first + int(bad[0]) + 1}")
     names = pending[0][1]
     return {name: float(np.mean([np.mean(np.asarray(m[name])) for _, m in pending])) for name in names}
 
@@ -304,21 +145,22 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
     with contextlib.closing(
         checkpoint.open_run(folder, milestone_base=config.train.eval_every if config.train.keep_milestones else 0)
     ) as manager:
-        data_sha256 = checkpoint.digest(resident)
+        data_sha256 = _same_everywhere(checkpoint.digest(resident))
         state = checkpoint.restore(manager, config, mesh, data_sha256)
         if state is None:
             state = devices.replicate(_initial_state(config), mesh)
         first_step = int(state.step)
+        if _is_stuck(state, config.train):
+            return Stopped("early", first_step)
 
         def compiled(body: Callable[..., Any], *, sharded: Sequence[bool], donate: Sequence[int] = ()) -> Any:
             return devices.map_body(body, mesh, config.parallel, sharded=sharded, donate=donate)
 
-        body = functools.partial(train_step, config=config)
-        steps = functools.partial(train_steps, step=body, count=per_dispatch, unroll=devices.on_cpu())
-        run_steps = compiled(steps if per_dispatch > 1 else body, sharded=(False, streams), donate=(0,))
+        body = functools.partial(steps.train_step, config=config)
+        several = functools.partial(steps.train_steps, step=body, count=per_dispatch, unroll=devices.on_cpu())
+        run_steps = compiled(several if per_dispatch > 1 else body, sharded=(False, streams), donate=(0,))
         run_one = compiled(body, sharded=(False, streams), donate=(0,)) if per_dispatch > 1 else None
-        run_statistics = compiled(functools.partial(estimate_statistics, config=config), sharded=(False, False))
-        run_eval = compiled(functools.partial(eval_step, config=config), sharded=(False, False))
+        run_statistics = compiled(functools.partial(steps.estimate_statistics, config=config), sharded=(False, False))
         run_progress = jax.jit(functools.partial(state_lib.after_evaluation, config=config.train))
 
         if streams:
@@ -333,24 +175,31 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
             statistics_source = devices.replicate(resident, mesh)
             sources = itertools.repeat(statistics_source)
         multiple = mesh.size * max(config.train.eval_batch_size // mesh.size, 1)
-        windows = devices.replicate(
-            data.pad_rows(data.windows(piece_set.splits["valid"], config.data.crop_steps), multiple), mesh
-        )
+        all_windows = data.windows(piece_set.splits["valid"], config.data.crop_steps)
+        windows = devices.replicate(data.pad_rows(all_windows, multiple), mesh)
+        evaluation = functools.partial(steps.eval_step, config=config, num_windows=len(all_windows.valid))
+        run_eval = compiled(evaluation, sharded=(False, False))
 
         def evaluate(state: state_lib.TrainState) -> tuple[state_lib.TrainState, dict[str, float], bool]:
             weights = run_statistics(state, statistics_source)
             nll = run_eval(weights, windows)
-            state = state._replace(progress=run_progress(state.progress, nll))
+            if not np.isfinite(float(nll)):
+                raise NotFinite(f"the validation NLL is {float(nll)} at step {int(state.step)}")
+            # The evaluation at the end of a run that is prolonged later must leave no trace in what it carries on.
+            if int(state.step) % config.train.eval_every == 0:
+                state = state._replace(progress=run_progress(state.progress, nll))
             checkpoint.save(manager, state, weights, config, data_sha256, float(nll))
-            patience = config.train.early_stop_evals
-            stop = bool(patience) and int(state.progress.evals_since_best) >= patience
-            return state, {checkpoint.VALID_NLL: float(nll), "rate_scale": float(state.progress.rate_scale)}, stop
+            numbers = {checkpoint.VALID_NLL: float(nll), "rate_scale": float(state.progress.rate_scale)}
+            return state, numbers, _is_stuck(state, config.train)
 
         def save(state: state_lib.TrainState) -> None:
             checkpoint.save(manager, state, run_statistics(state, statistics_source), config, data_sha256, None)
 
         schedule = Schedule(config.train.num_steps, per_dispatch, config.train.report_every, config.train.eval_every)
-        with progress.Reporter(folder, first_step, config, mesh) as reporter, _signals(manager) as interrupted:
+        with (
+            progress.Reporter(folder, first_step, config, mesh) as reporter,
+            _signals(config.train.report_every) as interrupted,
+        ):
             reporter.start(state, len(piece_set.splits["train"].lengths), piece_set.source)
             state, stopped = run(
                 run_steps,
@@ -366,6 +215,19 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
             manager.wait_until_finished()
             reporter.finish(stopped)
     return stopped
+
+
+def _same_everywhere(sha256: str) -> str:
+    """The digest of this process's training pieces, once all processes are seen to have the same."""
+    if jax.process_count() > 1:
+        mine = np.frombuffer(bytes.fromhex(sha256), np.uint8)
+        if (multihost_utils.process_allgather(mine) != mine).any():
+            raise errors.InputError("the processes hold different training pieces; give all of them the same data")
+    return sha256
+
+
+def _is_stuck(state: state_lib.TrainState, config: config_lib.Train) -> bool:
+    return bool(config.early_stop_evals) and int(state.progress.evals_since_best) >= config.early_stop_evals
 
 
 def _is_too_large(resident: data.Resident, config: config_lib.Data) -> bool:
@@ -411,7 +273,7 @@ def _make_folder(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _signals(manager: Any) -> Iterator[Callable[[int], bool]]:
+def _signals(report_every: int) -> Iterator[Callable[[int], bool]]:
     """A function that says whether SIGTERM (or ctrl-C) has asked for an end, in step with all processes."""
     seen: list[int] = []
 
@@ -420,18 +282,24 @@ def _signals(manager: Any) -> Iterator[Callable[[int], bool]]:
             raise KeyboardInterrupt  # a second ctrl-C does not wait for the save
         seen.append(number)
 
-    handled = [signal.SIGTERM, signal.SIGINT]
-    if jax.process_count() > 1:
-        handled.remove(signal.SIGTERM)  # jax.distributed has its own handler, which reached_preemption reads
     try:
-        before = {number: signal.signal(number, note) for number in handled}
+        # In place of jax.distributed's own handler, whose sync point counts every step: a dispatch of several
+        # steps would pass it by.
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # not in the main thread, as in a notebook's worker: nothing to catch
         before = {}
 
+    asked_at = -1
+
     def interrupted(step: int) -> bool:
-        if jax.process_count() > 1:
-            return bool(manager.reached_preemption(step))
-        return bool(seen)
+        nonlocal asked_at
+        if jax.process_count() == 1:
+            return bool(seen)
+        # All processes must end at the same step, so they ask each other, at the steps that are reported.
+        if step // report_every == asked_at:
+            return False
+        asked_at = step // report_every
+        return bool(multihost_utils.process_allgather(np.array(bool(seen))).any())
 
     try:
         yield interrupted

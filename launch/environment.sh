@@ -17,9 +17,14 @@ find_python() {
   return 1
 }
 
-if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+python=$VENV/bin/python
+if [ ! -e "$python" ]; then
   base=$(find_python) || exit 1
   echo "making $VENV with $("$base" --version)"
-  "$base" -m venv --clear "$VENV"
+  "$base" -m venv "$VENV"
 fi
-python=$VENV/bin/python
+# An environment made by another tool may lack pip.
+"$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null 2>&1 || {
+  echo "error: $python has no pip and cannot get it; name another environment: VENV=.venv2 bash $0" >&2
+  exit 1
+}

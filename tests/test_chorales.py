@@ -167,8 +167,8 @@ def test_extra_adds_twelve_to_train_only(prepared, tmp_path):
 
 
 def test_leaks_are_named(prepared):
-    assert chorales.leaking_valid_names() == ("bwv253", "bwv280")
-    assert set(chorales.leaking_valid_names()) <= set(prepared[1].splits["valid"].names)
+    assert chorales.leaking_names() == ("bwv253", "bwv280")
+    assert set(chorales.leaking_names()) <= set(prepared[1].splits["valid"].names)
     assert set(chorales.leaking_names("test")) <= set(prepared[1].splits["test"].names)
 
 
@@ -185,7 +185,7 @@ def test_jsb16th_equals_the_npz(jsb16th, folds):
 
 @needs_npz
 def test_jsb16th_needs_its_source_only_once(tmp_path):
-    with pytest.raises(errors.InputError, match="--source=PATH.*or --download"):
+    with pytest.raises(errors.InputError, match="--source=PATH.*or with --download"):
         chorales.load("jsb16th", data_dir=tmp_path)
     first = chorales.load("jsb16th", source=NPZ, data_dir=tmp_path)
     again = chorales.load("jsb16th", data_dir=tmp_path)

@@ -161,6 +161,3 @@ def test_free_regions():
     assert free.shape == (2, 3, 4)
     assert np.asarray(free).all(axis=(0, 1)).tolist() == [True, False, True, True]
     assert np.asarray(free).any(axis=(0, 1)).tolist() == [True, False, True, True]
-    inside = masks.restrict(free, jnp.array([[True, True, False], [True, False, False]]))
-    assert inside.sum(axis=(1, 2)).tolist() == [6, 3]
-    assert not inside[0, 2].any() and not inside[1, 1:].any()

@@ -199,6 +199,8 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--num_samples=0"], "--num_samples=0"),
         (["--checkpoint=RUN", "--meter=4/5"], "--meter=4/5"),
         (["--checkpoint=RUN", "--meter=waltz"], "--meter=waltz"),
+        (["--checkpoint=RUN", "--meter=300/4"], "--meter=300/4"),
+        (["--checkpoint=RUN", f"--seed={2**63}"], "--seed="),
         (["--checkpoint=RUN", "--temperature=0"], "temperature=0.0: use a value above 0"),
         (["--checkpoint=RUN", "--num_steps=-1"], "num_steps=-1"),
         (["--checkpoint=RUN", "--formats=pdf"], "--formats=pdf"),
@@ -226,6 +228,8 @@ def test_unwritable_folders_are_noticed_before_the_work(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     code, output, complaint = call(capsys, f"--checkpoint={run}", f"--out={tmp_path}/file/out")
     assert code == 2 and "cannot write there" in complaint and "sampling" not in output
+    code, _, complaint = call(capsys, f"--checkpoint={run}", f"--out={tmp_path}/{'x' * 300}")
+    assert code == 2 and "cannot write there" in complaint
 
 
 def test_flags_that_do_not_exist(run, capsys):

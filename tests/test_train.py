@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coconet_jax import checkpoint, data, devices, errors, model, pianoroll, progress, train
+from coconet_jax import checkpoint, data, devices, errors, model, pianoroll, progress, steps, train
 from coconet_jax import config as config_lib
 from coconet_jax import state as state_lib
 
@@ -33,7 +33,7 @@ def with_data(config: config_lib.Config, **fields) -> config_lib.Config:
 
 def compiled_step(config, num_devices, parallel, *, streamed=False):
     mesh = devices.make_mesh(num_devices)
-    body = functools.partial(train.train_step, config=config)
+    body = functools.partial(steps.train_step, config=config)
     return mesh, devices.map_body(body, mesh, parallel, sharded=(False, streamed), donate=(0,))
 
 
@@ -93,9 +93,9 @@ def test_several_steps_in_one_dispatch_agree_with_single_ones(tiny_config, toy_p
     resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
     single, losses = run_steps(tiny_config, resident, 2, "shard_map", 3)
     mesh = devices.make_mesh(2)
-    body = functools.partial(train.train_step, config=tiny_config)
-    steps = functools.partial(train.train_steps, step=body, count=3, unroll=True)
-    mapped = devices.map_body(steps, mesh, "shard_map", sharded=(False, False), donate=(0,))
+    body = functools.partial(steps.train_step, config=tiny_config)
+    several = functools.partial(steps.train_steps, step=body, count=3, unroll=True)
+    mapped = devices.map_body(several, mesh, "shard_map", sharded=(False, False), donate=(0,))
     state = devices.replicate(state_lib.create(jax.random.key(0), tiny_config), mesh)
     state, metrics = mapped(state, devices.replicate(resident, mesh))
     assert int(state.step) == 3
@@ -121,7 +121,7 @@ def test_streamed_batches_train_as_resident_ones_do(tiny_config, toy_pieces):
 def test_statistics_are_those_of_the_pooled_batches():
     rng = np.random.default_rng(1)
     mean, var = rng.normal(size=(2, 3)), rng.uniform(size=(2, 3))
-    pooled = train._pool_statistics({"norm": {"mean": jnp.asarray(mean), "var": jnp.asarray(var)}})["norm"]
+    pooled = steps._pool_statistics({"norm": {"mean": jnp.asarray(mean), "var": jnp.asarray(var)}})["norm"]
     together = np.concatenate([rng.normal(size=(200_000, 3)) * np.sqrt(var[n]) + mean[n] for n in range(2)])
     np.testing.assert_allclose(pooled["mean"], together.mean(axis=0), atol=0.01)
     np.testing.assert_allclose(pooled["var"], together.var(axis=0), atol=0.01)
@@ -130,7 +130,7 @@ def test_statistics_are_those_of_the_pooled_batches():
 def test_statistics_belong_to_the_averaged_parameters(tiny_config, toy_pieces):
     resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
     mesh = devices.make_mesh(1)
-    body = functools.partial(train.estimate_statistics, config=tiny_config)
+    body = functools.partial(steps.estimate_statistics, config=tiny_config)
     estimate = devices.map_body(body, mesh, "shard_map", sharded=(False, False))
     state = state_lib.create(jax.random.key(0), tiny_config)
     other = state._replace(ema=jax.tree.map(lambda x: 2 * x, state.ema))
@@ -148,25 +148,28 @@ def test_statistics_belong_to_the_averaged_parameters(tiny_config, toy_pieces):
 
 
 def evaluate(config, weights, windows, num_devices):
+    num_windows = len(windows.valid)
+    multiple = num_devices * max(config.train.eval_batch_size // num_devices, 1)
+    windows = data.pad_rows(windows, multiple)
     mesh = devices.make_mesh(num_devices)
-    body = functools.partial(train.eval_step, config=config)
+    body = functools.partial(steps.eval_step, config=config, num_windows=num_windows)
     mapped = devices.map_body(body, mesh, "shard_map", sharded=(False, False))
     return float(mapped(devices.replicate(weights, mesh), devices.replicate(windows, mesh)))
 
 
 def test_evaluation_is_the_same_on_any_number_of_devices_and_micro_batches(tiny_config, tiny_variables, toy_pieces):
-    windows = data.pad_rows(data.windows(toy_pieces.splits["train"], 16), 8)
+    windows = data.windows(toy_pieces.splits["train"], 16)
+    assert len(windows.valid) == 13  # so that each of these pads by another number of rows
     one = evaluate(with_train(tiny_config, eval_batch_size=8), tiny_variables, windows, 1)
-    assert evaluate(with_train(tiny_config, eval_batch_size=4), tiny_variables, windows, 1) == pytest.approx(one, 1e-6)
-    assert evaluate(with_train(tiny_config, eval_batch_size=8), tiny_variables, windows, 8) == pytest.approx(one, 1e-6)
-    assert evaluate(with_train(tiny_config, seed=5), tiny_variables, windows, 1) == pytest.approx(one, 1e-6)
+    for size, num_devices in ((3, 1), (13, 1), (8, 8), (20, 4)):
+        config = with_train(tiny_config, eval_batch_size=size, seed=5)
+        assert evaluate(config, tiny_variables, windows, num_devices) == pytest.approx(one, 1e-6)
 
 
 def test_an_untrained_net_knows_nothing(tiny_config, toy_pieces):
     """ln 46 = 3.83 nats per variable, less the rests, which cost nothing."""
     variables = model.init(jax.random.key(0), tiny_config.model)
-    train_pieces = toy_pieces.splits["train"]
-    windows = data.pad_rows(data.windows(train_pieces, 16), 8)
+    windows = data.windows(toy_pieces.splits["train"], 16)
     nll = evaluate(tiny_config, variables, windows, 1)
     sounding = (windows.pitches != pianoroll.REST).sum() / (4 * windows.valid.sum())
     assert nll == pytest.approx(sounding * np.log(46), rel=0.02)
@@ -197,9 +200,21 @@ def test_resuming_is_exact(tiny_config, toy_path, tmp_path):
     assert int(whole.step) == 8
     assert_equal(whole, parts)
     assert_equal(checkpoint.load(tmp_path / "whole", 8).variables, checkpoint.load(tmp_path / "parts", 8).variables)
-    steps = [line["step"] for line in progress.read_metrics(tmp_path / "parts" / "metrics.jsonl")]
-    assert steps == sorted(set(steps)) and steps[-1] == 8
+    reported = [line["step"] for line in progress.read_metrics(tmp_path / "parts" / "metrics.jsonl")]
+    assert reported == sorted(set(reported)) and reported[-1] == 8
     assert (tmp_path / "parts" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_prolonging_a_run_leaves_no_trace_off_the_evaluations(tiny_config, toy_path, tmp_path):
+    """Each end evaluates, which must not count for the halving on plateau."""
+    config = run_of(tiny_config, toy_path, schedule="plateau", plateau_evals=1, learning_rate=1e-12, num_steps=12)
+    config = dataclasses.replace(config, num_devices=1)
+    train.train(config, tmp_path / "whole")
+    for end in (5, 6, 7, 9, 12):
+        train.train(with_train(config, num_steps=end), tmp_path / "parts")
+    whole = final_state(tmp_path / "whole", config)
+    assert float(whole.progress.best_nll) < np.inf
+    assert_equal(whole, final_state(tmp_path / "parts", config))
 
 
 def test_resuming_on_more_devices_and_by_pmap_goes_on(tiny_config, toy_path, tmp_path):
@@ -261,21 +276,41 @@ def test_early_stop(tiny_config, toy_path, tmp_path):
     config = run_of(tiny_config, toy_path, learning_rate=1e-12, num_steps=60, eval_every=1, early_stop_evals=2)
     stopped = train.train(dataclasses.replace(config, num_devices=1), tmp_path)
     assert stopped.reason == "early" and stopped.step < 60
+    assert train.train(dataclasses.replace(config, num_devices=1), tmp_path) == stopped
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_checkpoint(tiny_config, toy_path, tmp_path):
     config = dataclasses.replace(run_of(tiny_config, toy_path), num_devices=1)
     train.train(with_train(config, num_steps=4), tmp_path)
 
+    step = steps.train_step
+
     def poisoned(state, source, *, config):
+        """An update that overflows although its loss is still a number, right before an evaluation."""
+        new, metrics = step(state, source, config=config)
+        bad = new.step == 8
+        params = jax.tree.map(lambda x: jnp.where(bad, jnp.nan, x), new.params)
+        return new._replace(params=params), {**metrics, "grad_norm": jnp.where(bad, jnp.inf, metrics["grad_norm"])}
+
+    def lost(state, source, *, config):
         new, metrics = step(state, source, config=config)
         return new, {**metrics, "loss": jnp.where(new.step == 7, jnp.nan, metrics["loss"])}
 
-    step = train.train_step
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "train_step", poisoned)
-        with pytest.raises(train.NotFinite, match="nan at step 7"):
-            train.train(config, tmp_path)
+    def broken_statistics(state, source, *, config):
+        """Parameters that fail only when they are evaluated."""
+        return jax.tree.map(lambda x: x * jnp.nan, estimate(state, source, config=config))
+
+    estimate = steps.estimate_statistics
+    for name, replacement, message in (
+        ("train_step", poisoned, "gradient is inf at step 8"),
+        ("train_step", lost, "loss is nan at step 7"),
+        ("estimate_statistics", broken_statistics, "validation NLL is nan at step 8"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(steps, name, replacement)
+            with pytest.raises(train.NotFinite, match=message):
+                train.train(config, tmp_path)
+        assert checkpoints(tmp_path) == [4]
     assert int(final_state(tmp_path, config).step) == 4
 
 
@@ -316,10 +351,10 @@ def checkpoints(workdir: pathlib.Path) -> list[int]:
 
 @pytest.mark.slow
 def test_killed_five_times_ends_bit_equal(toy_path, tmp_path):
-    steps = "--config.train.num_steps=4000"
+    long = "--config.train.num_steps=4000"
     kills, seen = 0, 0
     while kills < 5:
-        process = launch(toy_path, tmp_path / "killed", steps)
+        process = launch(toy_path, tmp_path / "killed", long)
         deadline = time.monotonic() + 120
         target = seen + 30
         while time.monotonic() < deadline and process.poll() is None:
@@ -359,27 +394,27 @@ def test_sigterm_saves_where_it_stands(toy_path, tmp_path):
     assert checkpoint.load(tmp_path).step == saved[0]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
-def test_two_processes_agree_with_one(toy_path, tmp_path, parallel):
+def launch_pair(toy_path: str, workdir: pathlib.Path, *words: str) -> list[subprocess.Popen[str]]:
+    """Two processes of two devices each on this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = ["--config.train.num_steps=5", "--config.train.eval_every=5"]
-    pair = [
-        launch(
-            toy_path,
-            tmp_path / "two",
-            *words,
-            f"--config.parallel={parallel}",
-            "--config.distributed.mode=manual",
-            f"--config.distributed.coordinator=127.0.0.1:{port}",
-            "--config.distributed.num_processes=2",
-            f"--config.distributed.process_id={number}",
-            JAX_NUM_CPU_DEVICES="2",
-        )
+    spread = [
+        "--config.distributed.mode=manual",
+        f"--config.distributed.coordinator=127.0.0.1:{port}",
+        "--config.distributed.num_processes=2",
+    ]
+    return [
+        launch(toy_path, workdir, *words, *spread, f"--config.distributed.process_id={number}", JAX_NUM_CPU_DEVICES="2")
         for number in range(2)
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_two_processes_agree_with_one(toy_path, tmp_path, parallel):
+    words = ["--config.train.num_steps=5", "--config.train.eval_every=5"]
+    pair = launch_pair(toy_path, tmp_path / "two", *words, f"--config.parallel={parallel}")
     outputs = [process.communicate(timeout=300)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], outputs
     assert "step 5/5" in outputs[0] and "step" not in outputs[1].replace("stopp", "")
@@ -390,6 +425,25 @@ def test_two_processes_agree_with_one(toy_path, tmp_path, parallel):
     for x, y in zip(leaves(two.variables), leaves(one.variables), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
     assert two.metrics["valid_nll"] == pytest.approx(one.metrics["valid_nll"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_saves_both(toy_path, tmp_path):
+    """With several steps a dispatch, so that no process looks at every step."""
+    words = [
+        "--config.train.num_steps=100000",
+        "--config.train.eval_every=90000",
+        "--config.train.steps_per_dispatch=3",
+    ]
+    pair = launch_pair(toy_path, tmp_path, *words)
+    for line in pair[0].stdout or ():
+        if line.startswith("step "):
+            break
+    pair[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=120)[0] for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], outputs
+    assert len(checkpoints(tmp_path)) == 1
+    assert checkpoint.load(tmp_path).step == checkpoints(tmp_path)[0]
 
 
 MISTAKES = [

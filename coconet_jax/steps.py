@@ -1,0 +1,178 @@
+"""The per-device bodies of training and validation: pure functions, mapped over devices by `devices.map_body`.
+
+Each is written for one device, uses collectives over the axis "data" and returns what is equal on all devices.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from coconet_jax import config as config_lib
+from coconet_jax import data, devices, masks, model, objective, pianoroll
+from coconet_jax import state as state_lib
+
+
+def draw_context(
+    key: Key[Array, ""], index: Int[Array, " b"], valid: Bool[Array, "b t"], config: config_lib.Train
+) -> Bool[Array, "b t i"]:
+    """The contexts of a part of the batch; `index` is each example's place in the global batch."""
+    subset_key, size_key = jax.random.split(key)
+    keys = jax.vmap(lambda n: jax.random.fold_in(subset_key, n))(index)
+    if config.context == "bernoulli":
+        return masks.sample_bernoulli_context(keys, config.context_prob, valid)
+    if config.stratify:
+        uniforms = masks.stratified_uniforms(size_key, index, config.batch_size)
+    else:
+        uniforms = jax.vmap(lambda n: jax.random.uniform(jax.random.fold_in(size_key, n)))(index)
+    return masks.sample_orderless_context(keys, uniforms, valid)
+
+
+def forward(
+    variables: model.Variables,
+    batch: data.Batch,
+    context: Bool[Array, "b t i"],
+    config: config_lib.Model,
+    *,
+    train: bool,
+) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Any]:
+    """Sum of the ordering NLL over this device's examples and of their cells; and the BatchNorm statistics."""
+    roll = pianoroll.from_pitches(batch.pitches)
+    target = batch.valid[..., None] & ~context
+    logits, stats = model.apply(
+        variables, config, roll, context, batch.valid, train=train, axis_name=devices.AXIS if train else None
+    )
+    return objective.nll_and_cells(logits, roll, target, batch.valid), stats
+
+
+def _own_index(total: int) -> Int[Array, " b"]:
+    """Places in the global batch of the examples of this device."""
+    local = total // jax.lax.axis_size(devices.AXIS)
+    return jax.lax.axis_index(devices.AXIS) * local + jnp.arange(local)
+
+
+def _own_batch(
+    key: Key[Array, ""], index: Int[Array, " b"], source: data.Resident | data.Batch, config: config_lib.Config
+) -> data.Batch:
+    if isinstance(source, data.Batch):
+        return source  # streamed: the host has drawn it
+    grid = config_lib.crop_grid(config.data)
+    return data.draw_batch(data.batch_key(key), index, source, crop_steps=config.data.crop_steps, grid=grid)
+
+
+def train_step(
+    state: state_lib.TrainState, source: data.Resident | data.Batch, *, config: config_lib.Config
+) -> tuple[state_lib.TrainState, dict[str, Float[Array, ""]]]:
+    """One update on one device; gradients and statistics are summed over the axis "data".
+
+    Args:
+      state: replicated.
+      source: all pieces, to draw this device's crops from, or this device's streamed batch.
+      config: the run's.
+
+    Returns:
+      The new state and {"loss": nats per variable, "grad_norm"}, equal on all devices.
+    """
+    train = config.train
+    key = data.step_key(train.seed, state.step)
+    index = _own_index(train.batch_size)
+    batch = _own_batch(key, index, source, config)
+    context = draw_context(data.context_key(key), index, batch.valid, train)
+    cells = jax.lax.psum(jnp.sum(batch.valid) * pianoroll.NUM_VOICES, devices.AXIS)
+
+    def loss(params: Any) -> tuple[Float[Array, ""], Any]:
+        (total, _), stats = forward(
+            {"params": params, "batch_stats": state.batch_stats}, batch, context, config.model, train=True
+        )
+        return total / cells, stats
+
+    (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    grads, mean_loss = jax.lax.psum((grads, part), devices.AXIS)
+    updates, opt_state = state_lib.make_optimizer(train).update(grads, state.opt_state, state.params)
+    rate = state_lib.learning_rate(train, state.step, state.progress)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    ema = state_lib.update_ema(state.ema, params, train.ema_decay, state.step)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+    new = state_lib.TrainState(state.step + 1, params, stats, opt_state, ema, state.progress)
+    return new, {"loss": mean_loss, "grad_norm": norm}
+
+
+def train_steps(
+    state: state_lib.TrainState,
+    source: data.Resident | data.Batch,
+    *,
+    step: Callable[..., tuple[Any, dict[str, Array]]],
+    count: int,
+    unroll: bool,
+) -> tuple[Any, dict[str, Float[Array, " n"]]]:
+    """`count` updates in one compiled program; metrics are stacked.
+
+    On CPU the loop must be unrolled: a convolution's gradient inside a while loop is 20 to 40 times slower.
+    """
+    return jax.lax.scan(lambda s, _: step(s, source), state, length=count, unroll=count if unroll else 1)
+
+
+def estimate_statistics(
+    state: state_lib.TrainState, source: data.Resident, *, config: config_lib.Config
+) -> model.Variables:
+    """Weights to evaluate: the (averaged) parameters with BatchNorm statistics re-estimated for them.
+
+    Running statistics lag behind the parameters and belong to the raw ones; the release re-estimates too. The
+    mean over batches of the batch mean, and by the law of total variance of the variance.
+    """
+    params = state_lib.eval_params(state)
+    fresh = dataclasses.replace(config.model, bn_momentum=0.0)  # the statistics of the batch alone
+    index = _own_index(config.train.batch_size)
+
+    def one(number: Int[Array, ""]) -> Any:
+        # Keys of their own, the same at every evaluation.
+        key = jax.random.fold_in(jax.random.key(config.train.seed + 1), number)
+        batch = _own_batch(key, index, source, config)
+        context = draw_context(data.context_key(key), index, batch.valid, config.train)
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        return forward(variables, batch, context, fresh, train=True)[1]
+
+    stats = jax.lax.map(one, jnp.arange(config.train.bn_batches))
+    return {"params": params, "batch_stats": _pool_statistics(stats)}
+
+
+def _pool_statistics(stats: Any) -> Any:
+    """{"mean", "var"} leaves stacked over batches to those of all batches together."""
+    if set(stats) == {"mean", "var"}:
+        mean = jnp.mean(stats["mean"], axis=0)
+        second = jnp.mean(stats["var"] + jnp.square(stats["mean"]), axis=0)
+        return {"mean": mean, "var": second - jnp.square(mean)}
+    return {name: _pool_statistics(inner) for name, inner in stats.items()}
+
+
+def eval_step(
+    weights: model.Variables, windows: data.Batch, *, config: config_lib.Config, num_windows: int
+) -> Float[Array, ""]:
+    """Validation NLL in nats per variable over all windows, on contexts that never change.
+
+    Each device takes its share of the rows (their number divides evenly) in micro-batches of
+    eval_batch_size / devices; a window's contexts depend on its place alone. `num_windows` counts the rows that are
+    not there only to make up the number.
+    """
+    index = _own_index(len(windows.valid))
+    size = max(config.train.eval_batch_size // jax.lax.axis_size(devices.AXIS), 1)
+    key = jax.random.key(20170900)  # the paper's month: fixed contexts, whatever the seed of the run
+    # Every size of context equally often over the set, rather than over a training batch.
+    spread = dataclasses.replace(config.train, batch_size=num_windows, context="orderless", stratify=True)
+
+    def part(rows: Int[Array, " b"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        batch = jax.tree.map(lambda x: x[rows], windows)
+
+        def once(number: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+            context = draw_context(jax.random.fold_in(key, number), rows, batch.valid, spread)
+            return forward(weights, batch, context, config.model, train=False)[0]
+
+        total, cells = jax.lax.map(once, jnp.arange(config.train.eval_contexts))
+        return jnp.sum(total), jnp.sum(cells)
+
+    total, cells = jax.lax.map(part, index.reshape(-1, size))
+    total, cells = jax.lax.psum((jnp.sum(total), jnp.sum(cells)), devices.AXIS)
+    return total / cells
