@@ -244,3 +244,5 @@ def quiet() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     for name in ("absl", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Of a damaged checkpoint Orbax reports each read that it drops, long after the one that we name.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
