@@ -5,7 +5,8 @@ whose rate is halved on plateau; no averaging. Published: 0.57 +- 0.01 nats per 
 rate is the best of an independent replication's sweep, as is the clipping, which the release does without.
 
 COMMAND: python -m coconet_jax.train --config=configs/paper.py --workdir=runs/paper
-TIME: for accelerators; on 2 CPU cores a step takes about a minute. Not yet timed on one.
+TIME: for accelerators; not yet timed on one.
+NLL: not yet measured.
 """
 
 from coconet_jax import config as config_lib

@@ -5,6 +5,7 @@ training code, 0.7 M parameters.
 
 COMMAND: python -m coconet_jax.train --config=configs/separable.py --workdir=runs/separable
 TIME: for accelerators; not yet timed on one.
+NLL: not yet measured.
 """
 
 from coconet_jax import config as config_lib
