@@ -217,7 +217,9 @@ def test_a_set_without_training_or_validation_pieces_is_refused(toy_pieces, tmp_
         del splits[split]
     path = tmp_path / "part.npz"
     pieces.write_npz(path, toy_pieces._replace(splits=splits))
-    with pytest.raises(errors.InputError, match=rf"^toy has no {split} pieces; training needs train and valid: give more scores"):
+    with pytest.raises(
+        errors.InputError, match=rf"^toy has no {split} pieces; training needs train and valid: give more scores"
+    ):
         data.load(config.Data(path=str(path)))
 
 
