@@ -101,7 +101,7 @@ def _flat(x: Float[Array, "b t p c"]) -> Float[Array, "b n c"]:
 def depthwise(x: Float[Array, "b t p c"], kernel: Float[Array, "k k c"], dilation: Dilation) -> Float[Array, "b t p c"]:
     """Depthwise convolution as a sum of k*k shifted products.
 
-    XLA's grouped convolution is about 30 times slower on CPU than these fused multiply-adds.
+    XLA's grouped convolution is far slower on CPU than these fused multiply-adds.
     """
     size = kernel.shape[0]
     (before_t, after_t), (before_p, after_p) = _pads(size, dilation)

@@ -22,7 +22,9 @@ PartitionSpec = jax.sharding.PartitionSpec
 
 
 def use_compile_cache(directory: str | None = None) -> None:
-    """Keeps compiled programs between runs (23 s of start-up become 5), in the user's cache folder by default.
+    """Keeps compiled programs between runs, in the user's cache folder by default.
+
+    Training `configs/test.py` took 23 s without and 7 s with them (2 cores of an Intel Xeon, jax 0.10.2).
 
     JAX_COMPILATION_CACHE_DIR, where it is set, wins.
     """

@@ -110,7 +110,7 @@ def train_steps(
 ) -> tuple[Any, dict[str, Float[Array, " n"]]]:
     """`count` updates in one compiled program; metrics are stacked.
 
-    On CPU the loop must be unrolled: a convolution's gradient inside a while loop is 20 to 40 times slower.
+    On CPU the loop must be unrolled: a convolution's gradient inside a while loop is far slower.
     """
     return jax.lax.scan(lambda s, _: step(s, source), state, length=count, unroll=count if unroll else 1)
 
