@@ -8,10 +8,13 @@ A run's folder holds `checkpoints/<step>/` with the items
 """
 
 import contextlib
+import gc
 import hashlib
 import importlib.metadata
 import logging
 import pathlib
+import sys
+import time
 from typing import Any, NamedTuple
 
 from absl import logging as absl_logging
@@ -167,10 +170,22 @@ def _read_header(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
 def _read(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
     """Items of a checkpoint; whatever Orbax raises on a damaged one becomes a line."""
+    # When one of its reads fails, Orbax closes their event loop without cancelling the others. Each of those would
+    # complain to stderr when it is collected, so they are collected here, unheard.
+    heard = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
     try:
-        return manager.restore(step, args=ocp.args.Composite(**items))
-    except Exception as error:  # its readers let through what tensorstore, msgpack and json raise
-        raise _damaged(manager, step, f"{type(error).__name__}: {error}") from None
+        try:
+            return manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # its readers let through what tensorstore, msgpack and json raise
+            reason = f"{type(error).__name__}: {error}"
+        # Here the error and its frames are gone; reads that wait for the file system are let go within moments.
+        for _ in range(3):
+            gc.collect()
+            time.sleep(0.02)
+    finally:
+        sys.unraisablehook = heard
+    raise _damaged(manager, step, reason)
 
 
 def _check_digest(tree: Any, stored: str, manager: ocp.CheckpointManager, step: int) -> None:

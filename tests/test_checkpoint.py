@@ -1,6 +1,7 @@
 """Checkpoints: read back equal on any device count, damage noticed, mistakes named."""
 
 import dataclasses
+import gc
 import json
 import pathlib
 
@@ -68,8 +69,6 @@ def test_digest_sees_every_bit(tiny_variables):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax drops its other reads
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_a_flipped_bit_is_noticed_wherever_it_is(run, tiny_config, tmp_path):
     """Orbax lets some pass and dies of others: here each is one line, and the other steps can still be had."""
     checkpoint.quiet()
@@ -95,6 +94,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(run, tiny_config, tmp_path):
             manager.close()
         assert checkpoint.load(folder, 1).step == 1
     assert noticed >= 4, (noticed, harmless)
+    gc.collect()  # reads that Orbax dropped would complain now, and fail this test
 
 
 def test_weights_that_are_not_those_written_are_refused(run, tmp_path):
