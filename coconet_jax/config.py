@@ -130,17 +130,46 @@ RESUMABLE = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Annealed blocked Gibbs sampling (Yao et al. 2014; paper section 4.2; values of the released code)."""
+    """How scores are sampled. Defaults: annealed blocked Gibbs (Yao et al. 2014; paper section 4.2) as released."""
 
-    num_steps: int = 0  # 0: one per free variable, the paper's rule of thumb
+    # gibbs | ancestral (one variable after another) | ancestral_gibbs (so inside Gibbs blocks) | maskgit (few calls,
+    # the most confident draws are kept) | upsample (Gibbs from quarters down to sixteenths)
+    sampler: Literal["gibbs", "ancestral", "ancestral_gibbs", "maskgit", "upsample"] = "gibbs"
+    # gibbs, upsample: steps after the first fill; 0: one per free variable, the paper's rule of thumb. ancestral:
+    # model calls; 0: one per free variable. ancestral_gibbs: blocks; 0: 8. maskgit: model calls; 0: 32.
+    num_steps: int = 0
     temperature: float = 0.99
+    top_p: float = 1.0  # draw from the likeliest values that hold this share of the probability; 1: all
+    greedy: tuple[float, float] = (0.0, 0.0)  # least and most careful chain's chance to take the likeliest in a call
+    blocks: Literal["variables", "runs", "frames", "voices"] = "variables"  # gibbs: what joins a block as a whole
     block_prob_max: float = 0.9
     block_prob_min: float = 0.1
     anneal_share: float = 0.7  # alpha: the share of the steps over which block_prob falls
+    order: Literal["random", "chronological"] = "random"  # ancestral
+    draws_per_call: int = 1  # ancestral, ancestral_gibbs: variables drawn by one model call
+    context_share: float = 0.75  # ancestral_gibbs: rho, the share of the free variables outside a block
+    confidence_noise: float = 1.0  # maskgit: scale of the Gumbel noise on log-confidences; falls to 0
+    remask_share: float = 0.0  # maskgit: share of the notes kept so far that each call hides again
+    finish_sweeps: int = 0  # colouring sweeps at the end, 4 * finish_stride model calls each
+    finish_stride: int = 8  # steps between the notes of one voice that a sweep draws at once
+    finish_temperature: float = 0.0  # of these sweeps; 0: as before
 
     def __post_init__(self) -> None:
-        _require(self.num_steps >= 0, "num_steps", self.num_steps, "use 1 or more, or 0 for one per free variable")
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal:
+                _require(
+                    getattr(self, name) in get_args(hint), name, getattr(self, name), f"use one of {get_args(hint)}"
+                )
+        for name in ("num_steps", "finish_sweeps"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more")
+        for name in ("draws_per_call", "finish_stride"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
+        # Written so that nan fails too.
         _require(self.temperature > 0, "temperature", self.temperature, "use a value above 0, such as 0.99")
+        _require(self.finish_temperature >= 0, "finish_temperature", self.finish_temperature, "use 0 or more")
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "use a value in (0, 1]")
+        least, most = self.greedy
+        _require(0 <= least <= most <= 1, "greedy", self.greedy, "use two values in [0, 1], the smaller first")
         _require(0 < self.block_prob_max <= 1, "block_prob_max", self.block_prob_max, "use a value in (0, 1]")
         _require(
             0 <= self.block_prob_min <= self.block_prob_max,
@@ -149,6 +178,12 @@ class Sample:
             f"use a value in [0, {self.block_prob_max}]",
         )
         _require(0 < self.anneal_share <= 1, "anneal_share", self.anneal_share, "use a value in (0, 1]")
+        _require(0 <= self.context_share < 1, "context_share", self.context_share, "use a value in [0, 1)")
+        _require(self.confidence_noise >= 0, "confidence_noise", self.confidence_noise, "use 0 or more")
+        _require(0 <= self.remask_share < 1, "remask_share", self.remask_share, "use a value in [0, 1)")
+        if self.sampler == "ancestral":
+            clash = self.num_steps > 0 and self.draws_per_call > 1
+            _require(not clash, "draws_per_call", self.draws_per_call, "num_steps settles it; give one of the two")
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:

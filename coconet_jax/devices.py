@@ -87,6 +87,12 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=chosen)
 
 
+def make_local_mesh() -> Mesh:
+    """A mesh over the devices of this process alone: work that processes share without talking to each other."""
+    local = jax.local_devices()
+    return jax.make_mesh((len(local),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=local)
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Places a host value, equal in all processes, on every device of the mesh."""
     return jax.device_put(tree, jax.sharding.NamedSharding(mesh, PartitionSpec()))

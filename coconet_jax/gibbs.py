@@ -1,18 +1,21 @@
-"""Annealed blocked Gibbs sampling (Yao et al. 2014; paper section 4.2): schedules, blocks, steps, the sampler.
+"""Blocked Gibbs sampling (Yao et al. 2014; paper section 4.2): annealing, block choosers, colouring, upsampling.
 
-All chains run at once in one compiled scan. A model is seen only as `predict(roll, context, valid) -> logits`.
+A call hides a block, and all of it is redrawn at once, each variable from its conditional given the notes outside.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Int8, Integer, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 
 from coconet_jax import config as config_lib
-from coconet_jax import model, pianoroll
 from coconet_jax.pianoroll import AnyArray
+
+MIN_RUN = 4  # steps
+_RULE_WINDOW = 128  # steps; see num_steps
+UPSAMPLING_FACTORS = (4, 2, 1)
 
 
 def anneal_block_prob(config: config_lib.Sample, num_steps: int) -> Float[np.ndarray, " n"]:
@@ -26,112 +29,159 @@ def anneal_block_prob(config: config_lib.Sample, num_steps: int) -> Float[np.nda
 
 
 def num_steps(config: config_lib.Sample, free: Bool[np.ndarray, "b t i"]) -> int:
-    """Gibbs steps to take: those asked for, or one per free variable of the chain that has most of them."""
-    return config.num_steps or max(int(free.sum(axis=(1, 2)).max(initial=0)), 1)
+    """Gibbs steps to take: those asked for, or one per free variable (the paper's rule of thumb).
+
+    Of a longer piece the fullest stretch of 128 steps counts, for a step redraws all of a piece alike and notes
+    further apart than that hardly know of each other.
+    """
+    through = np.pad(np.cumsum(free.sum(axis=2), axis=1), ((0, 0), (1, 0)))
+    width = min(_RULE_WINDOW, free.shape[1])
+    return config.num_steps or max(int((through[:, width:] - through[:, :-width]).max(initial=0)), 1)
 
 
-def chain_keys(seed: int, chains: Int[AnyArray, " b"]) -> Key[Array, " b"]:
-    """One key a chain, from the seed and the chain's number alone: asking for more chains changes none."""
-    return jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(chains)
+class Inputs(NamedTuple):
+    """What each call of a run is told.
+
+    Attributes:
+      number: of the call, for its keys.
+      temperature: of the draws.
+      block_prob: chance of a variable (or run, frame, voice) to join the block; above 1 takes all.
+      colour: the colour class that is the block instead, or -1.
+      factor: only steps that are a multiple of it are touched, and those of twice the factor are not (upsampling;
+        0: all steps).
+      repeat: whether what is hidden at these steps first takes the note of the step before (upsampling).
+    """
+
+    number: Int[AnyArray, " m"]
+    temperature: Float[AnyArray, " m"]
+    block_prob: Float[AnyArray, " m"]
+    colour: Int[AnyArray, " m"]
+    factor: Int[AnyArray, " m"]
+    repeat: Bool[AnyArray, " m"]
 
 
-def sample_independent_block(
-    keys: Key[Array, " b"], free: Bool[Array, "b t i"], prob: Float[Array, ""]
+def _inputs(number: int, temperature: float, block_prob: np.ndarray, **fields: np.ndarray | int | bool) -> Inputs:
+    count = len(block_prob)
+    numbers = number + np.arange(count, dtype=np.int32)
+    columns = {"colour": -1, "factor": 0, "repeat": False} | fields
+    return Inputs(
+        numbers,
+        np.full(count, temperature, np.float32),
+        block_prob.astype(np.float32),
+        np.broadcast_to(np.asarray(columns["colour"], np.int32), count),
+        np.broadcast_to(np.asarray(columns["factor"], np.int32), count),
+        np.broadcast_to(np.asarray(columns["repeat"], bool), count),
+    )
+
+
+def annealed_inputs(config: config_lib.Sample, steps: int) -> Inputs:
+    """The first fill, whose block is all that is hidden, then `steps` annealed blocks: steps + 1 calls."""
+    return _inputs(0, config.temperature, np.concatenate([[0.0], anneal_block_prob(config, steps)]))
+
+
+def colouring_inputs(config: config_lib.Sample, voices: int, first_number: int) -> Inputs:
+    """Sweeps over all colours: one voice at steps a stride apart, so that what is drawn at once is nearly independent.
+
+    voices * stride calls a sweep, the colours of each in a random order (the same in all chains).
+    """
+    rng = np.random.default_rng(0)
+    colours = np.concatenate([rng.permutation(voices * config.finish_stride) for _ in range(config.finish_sweeps)])
+    temperature = config.finish_temperature or config.temperature
+    return _inputs(first_number, temperature, np.zeros(len(colours)), colour=colours)
+
+
+def upsampling_inputs(config: config_lib.Sample, steps: int) -> Inputs:
+    """Coarse to fine: quarters first, then the eighths between them, then the sixteenths, each level annealed.
+
+    At each finer level the gaps first repeat the note before them (zero-order hold) and are then redrawn; what was
+    drawn on the coarser grid stays. On all levels together `steps` + 1 calls.
+    """
+    parts = []
+    shares = np.diff(np.linspace(0, steps, len(UPSAMPLING_FACTORS) + 1).round().astype(int))
+    for factor, share in zip(UPSAMPLING_FACTORS, shares.tolist(), strict=True):
+        first = factor == UPSAMPLING_FACTORS[0]
+        probs = anneal_block_prob(config, share)
+        probs = np.concatenate([[0.0], probs]) if first else probs
+        number = sum(len(part.number) for part in parts)
+        # Even if the share of a level is nothing, its cells must be drawn once.
+        probs = probs if len(probs) else np.ones(1)
+        repeat = (np.arange(len(probs)) == 0) & (not first)
+        parts.append(_inputs(number, config.temperature, probs, factor=factor, repeat=repeat))
+    return Inputs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def at_level(free: Bool[Array, "b t i"], factor: Int[Array, ""]) -> Bool[Array, "b t i"]:
+    """The cells that an upsampling level draws: see `Inputs.factor`."""
+    time = jnp.arange(free.shape[1])
+    coarsest = factor == UPSAMPLING_FACTORS[0]
+    on_level = (time % jnp.maximum(factor, 1) == 0) & (coarsest | (time % jnp.maximum(2 * factor, 1) != 0))
+    return free & ((factor == 0) | on_level)[None, :, None]
+
+
+def hold(
+    pitches: Int[Array, "b t i"], hidden: Bool[Array, "b t i"], factor: Int[Array, ""]
+) -> tuple[Int[Array, "b t i"], Bool[Array, "b t i"]]:
+    """Hidden cells of a level take the note `factor` steps before, where one sounds; what is hidden after that."""
+    before = jnp.roll(pitches, factor, axis=1)
+    known = ~jnp.roll(hidden, factor, axis=1) & (before >= 0) & (jnp.arange(pitches.shape[1]) >= factor)[None, :, None]
+    taken = hidden & at_level(hidden, factor) & known
+    return jnp.where(taken, before, pitches), hidden & ~taken
+
+
+def choose_colour(free: Bool[Array, "b t i"], colour: Int[Array, ""], stride: int) -> Bool[Array, "b t i"]:
+    """The free cells of one voice (colour // stride) at the steps colour, colour + stride, ... (modulo stride)."""
+    steps, voices = free.shape[1:]
+    in_voice = jnp.arange(voices) == colour // stride
+    in_time = jnp.arange(steps) % stride == colour % stride
+    return free & in_time[None, :, None] & in_voice[None, None, :]
+
+
+def choose_block(
+    kind: str, keys: Key[Array, " b"], free: Bool[Array, "b t i"], valid: Bool[Array, "b t"], prob: Float[Array, ""]
 ) -> Bool[Array, "b t i"]:
-    """Every free variable joins the block with probability `prob`, independently."""
-    chosen = jax.vmap(lambda key: jax.random.uniform(key, free.shape[1:]) < prob)(keys)
-    return chosen & free
-
-
-def draw(
-    keys: Key[Array, " b"], logits: Float[Array, "b t p i"], temperature: float | Float[Array, ""]
-) -> Int[Array, "b t i"]:
-    """One MIDI pitch for every variable, independently, from softmax(logits / temperature)."""
-    scaled = logits / temperature
-    row = jax.vmap(lambda key, part: jax.random.categorical(key, part, axis=1))(keys, scaled)
-    return row.astype(jnp.int32) + pianoroll.MIN_PITCH
-
-
-def gibbs_step(
-    predict: model.Predict,
-    keys: Key[Array, " b"],
-    pitches: Integer[Array, "b t i"],
-    block: Bool[Array, "b t i"],
-    valid: Bool[Array, "b t"],
-    temperature: float | Float[Array, ""],
-) -> Integer[Array, "b t i"]:
-    """Redraws the variables of the block at once, each from its conditional given all notes outside the block.
+    """A random block of the free cells; each unit joins with probability `prob`, independently.
 
     Args:
-      predict: the model.
+      kind: what a unit is: "variables", "runs" (stretches of one voice, MIN_RUN steps or more inside the piece),
+        "frames" (all voices of a step) or "voices" (all steps of a voice; never none of them).
       keys: one a chain.
-      pitches: the scores so far, -1 = rest.
-      block: what is redrawn; all else stays as it is and is given to the model.
+      free: what may be redrawn.
       valid: True inside the piece.
-      temperature: divides the logits.
+      prob: above 1 takes all.
     """
-    logits = predict(pianoroll.from_pitches(pitches), valid[..., None] & ~block, valid)
-    return jnp.where(block, draw(keys, logits, temperature).astype(pitches.dtype), pitches)
+    return jax.vmap(lambda *args: _CHOOSERS[kind](*args, prob))(keys, free, valid)
 
 
-class Chains(NamedTuple):
-    """Scores to be completed, one a chain."""
-
-    keys: Key[Array, " b"]
-    pitches: Int8[AnyArray, "b t i"]  # what is given; free cells may hold anything
-    free: Bool[AnyArray, "b t i"]
-    valid: Bool[AnyArray, "b t"]
+def _choose_variables(key: Key[Array, ""], free: Array, valid: Array, prob: Array) -> Bool[Array, "t i"]:
+    return free & (jax.random.uniform(key, free.shape) < prob)
 
 
-def steps(block_prob: Float[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Numbers and block probabilities of a whole run: the first fill, whose block is everything, then the steps."""
-    return np.arange(len(block_prob) + 1, dtype=np.int32), np.concatenate([[2.0], block_prob]).astype(np.float32)
+def _choose_frames(key: Key[Array, ""], free: Array, valid: Array, prob: Array) -> Bool[Array, "t i"]:
+    return free & (jax.random.uniform(key, (free.shape[0], 1)) < prob)
 
 
-def run(
-    predict: model.Predict,
-    chains: Chains,
-    numbers: Int[Array, " m"],
-    block_prob: Float[Array, " m"],
-    temperature: float | Float[Array, ""],
-) -> Int8[Array, "b t i"]:
-    """Takes the given steps of a run, all chains at once, in one scan.
-
-    Args:
-      predict: the model.
-      chains: keys, scores, free regions and lengths.
-      numbers: of the steps to take, from `steps`; a run may be cut into parts, with the same result.
-      block_prob: of these steps. 0 redraws nothing, so that a last part may be filled up to the length of the others.
-      temperature: divides the logits.
-
-    Returns:
-      The scores after these steps. What is not free is as it was given, and -1 outside the piece.
-    """
-    keys, pitches, free, valid = chains
-    free = free & valid[..., None]
-
-    def step(
-        pitches: Int8[Array, "b t i"], now: tuple[Int[Array, ""], Float[Array, ""]]
-    ) -> tuple[Int8[Array, "b t i"], None]:
-        number, prob = now
-        pairs = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, number)))(keys)
-        block = sample_independent_block(pairs[:, 0], free, prob)
-        return gibbs_step(predict, pairs[:, 1], pitches, block, valid, temperature), None
-
-    pitches = jnp.where(valid[..., None], pitches, jnp.int8(pianoroll.REST))
-    return jax.lax.scan(step, pitches, (numbers, block_prob))[0]
+def _choose_voices(key: Key[Array, ""], free: Array, valid: Array, prob: Array) -> Bool[Array, "t i"]:
+    # A voice that holds nothing free would make an empty block.
+    lots = jnp.where(jnp.any(free, axis=0), jax.random.uniform(key, (free.shape[1],)), jnp.inf)
+    return free & ((lots < prob) | (lots == lots.min()))[None, :]
 
 
-def sample(
-    predict: model.Predict, chains: Chains, block_prob: Float[np.ndarray, " n"], temperature: float | Float[Array, ""]
-) -> Int8[Array, "b t i"]:
-    """A whole run: fills the free region at once, then redraws annealed blocks of it (n + 1 model calls).
+def _choose_runs(key: Key[Array, ""], free: Array, valid: Array, prob: Array) -> Bool[Array, "t i"]:
+    """Cuts each voice into stretches of a random length and phase, and takes each stretch or leaves it."""
+    steps, voices = free.shape
+    key_length, key_phase, key_lot = jax.random.split(key, 3)
+    length = jax.random.randint(key_length, (1, voices), MIN_RUN, 2 * MIN_RUN + 1)
+    phase = jax.random.randint(key_phase, (1, voices), 0, length)
+    # The stretches that the ends of the piece would cut short join their neighbours.
+    last = jnp.maximum((jnp.sum(valid) - phase) // length - 1, 0)
+    stretch = jnp.clip((jnp.arange(steps)[:, None] - phase) // length, 0, last)
+    lots = jax.random.uniform(key_lot, (steps, voices))
+    return free & (jnp.take_along_axis(lots, stretch, axis=0) < prob)
 
-    Args:
-      predict: the model.
-      chains: keys, given notes, free regions and lengths.
-      block_prob: of each step, from `anneal_block_prob`.
-      temperature: divides the logits.
-    """
-    numbers, probs = steps(block_prob)
-    return run(predict, chains, jnp.asarray(numbers), jnp.asarray(probs), temperature)
+
+_CHOOSERS = {
+    "variables": _choose_variables,
+    "runs": _choose_runs,
+    "frames": _choose_frames,
+    "voices": _choose_voices,
+}

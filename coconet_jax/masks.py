@@ -1,4 +1,4 @@
-"""Draws contexts (what the network is given) and names free regions (what a user lets change).
+"""Draws contexts: what the network is given of a piece.
 
 `context` is True where a note is given, `target = valid & ~context` is what carries loss. Each example of
 a batch has its own key, so that a batch is the same on any number of devices.
@@ -41,13 +41,22 @@ def sample_orderless_context(
     num_cells = jnp.sum(cells, axis=(1, 2))
     num_targets = 1 + jnp.minimum((uniforms * num_cells).astype(jnp.int32), num_cells - 1)
 
-    def one(key: Key[Array, ""], inside: Bool[Array, "t i"], size: Int[Array, ""]) -> Bool[Array, "t i"]:
-        lot = jnp.where(inside, jax.random.uniform(key, inside.shape), 2.0).ravel()
-        # The rank of every cell among the drawn lots (not a threshold: lots may tie).
-        rank = jnp.argsort(jnp.argsort(lot)).reshape(inside.shape)
-        return inside & (rank >= size)
+    lots = jax.vmap(lambda key: jax.random.uniform(key, cells.shape[1:]))(keys)
+    return cells & (ranks(lots, cells) >= num_targets[:, None, None])
 
-    return jax.vmap(one)(keys, cells, num_targets)
+
+def ranks(lots: Float[Array, "b t i"], among: Bool[Array, "b t i"]) -> Int[Array, "b t i"]:
+    """Place of each cell, 0 first, in the order of its lot among the cells named, in each example.
+
+    Ties go by place in the score, so that "rank < n" holds for exactly n cells. Cells that are not among those
+    named come after them.
+    """
+
+    def one(lot: Float[Array, "t i"], inside: Bool[Array, "t i"]) -> Int[Array, "t i"]:
+        order = jnp.argsort(jnp.where(inside, lot, jnp.inf).ravel())
+        return jnp.zeros(order.shape, jnp.int32).at[order].set(jnp.arange(order.size)).reshape(inside.shape)
+
+    return jax.vmap(one)(lots, among)
 
 
 def sample_bernoulli_context(
@@ -65,12 +74,3 @@ def sample_bernoulli_context(
     no_target = jnp.all(given == valid[..., None], axis=(1, 2), keepdims=True)
     return given & ~no_target
 
-
-def free_everything(shape: tuple[int, int, int]) -> Bool[Array, "b t i"]:
-    """Compose: every variable of [b,t,i] may change."""
-    return jnp.ones(shape, bool)
-
-
-def free_but_voice(shape: tuple[int, int, int], voice: int) -> Bool[Array, "b t i"]:
-    """Harmonize: every variable of [b,t,i] may change but those of one given voice (0 = soprano)."""
-    return jnp.broadcast_to(jnp.arange(shape[2]) != voice, shape)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from coconet_jax import config as config_lib
 from coconet_jax import convolution, pianoroll
@@ -258,6 +258,40 @@ def make_predict(variables: Variables, config: config_lib.Model) -> Predict:
         return apply(variables, config, roll, context, valid, train=False)[0]
 
     return predict
+
+
+def in_windows(predict: Predict, reach: tuple[int, int], window_steps: int) -> Predict:
+    """The same function of scores of any length, in memory that does not grow with it.
+
+    Logits are computed for one window after another, each with as much of the piece around it as they depend on, so
+    that they are those of the whole piece and there is no seam.
+
+    Args:
+      predict: the network.
+      reach: from `reach(config)`.
+      window_steps: steps of a window; pieces that are not longer are passed on whole.
+    """
+    before, after = reach
+
+    def predict_in_windows(
+        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+    ) -> Float[Array, "b t p i"]:
+        steps = roll.shape[1]
+        if steps <= window_steps + before + after:
+            return predict(roll, context, valid)
+        count = -(-steps // window_steps)
+        around = (before, count * window_steps - steps + after)
+        padded = [jnp.pad(x, [(0, 0), around] + [(0, 0)] * (x.ndim - 2)) for x in (roll, context, valid)]
+
+        def one(start: Int[Array, ""]) -> Float[Array, "b w p i"]:
+            size = before + window_steps + after
+            part = predict(*(jax.lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in padded))
+            return part[:, before : before + window_steps]
+
+        parts = jax.lax.map(one, jnp.arange(count) * window_steps)
+        return jnp.moveaxis(parts, 0, 1).reshape(roll.shape[0], count * window_steps, *roll.shape[2:])[:, :steps]
+
+    return predict_in_windows
 
 
 def num_params(variables: Variables) -> int:

@@ -155,9 +155,14 @@ def test_bernoulli_never_leaves_an_example_without_target():
     assert not bernoulli(9, 0.0, np.ones((50, 3), bool)).any()
 
 
-def test_free_regions():
-    assert np.asarray(masks.free_everything((2, 3, 4))).all()
-    free = masks.free_but_voice((2, 3, 4), 1)
-    assert free.shape == (2, 3, 4)
-    assert np.asarray(free).all(axis=(0, 1)).tolist() == [True, False, True, True]
-    assert np.asarray(free).any(axis=(0, 1)).tolist() == [True, False, True, True]
+def test_ranks_count_the_named_cells_alone():
+    rng = np.random.default_rng(0)
+    lots = rng.random((5, 6, 4)).astype(np.float32)
+    lots[:, 2:4] = 0.5  # ties
+    among = rng.random((5, 6, 4)) < 0.6
+    rank = np.asarray(masks.ranks(jnp.asarray(lots), jnp.asarray(among)))
+    for lot, inside, found in zip(lots, among, rank, strict=True):
+        assert sorted(found.ravel().tolist()) == list(range(24))
+        order = np.argsort(lot[inside], kind="stable")
+        assert np.argsort(found[inside]).tolist() == order.tolist()
+        assert found[inside].max() == inside.sum() - 1

@@ -1,0 +1,1 @@
+"""Judges samples and generators: music theory measures, without a model."""
