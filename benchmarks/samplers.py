@@ -1,18 +1,35 @@
 """Samplers side by side: parallels per 100 beats, triads and repeated chords of their samples, beside Bach's.
 
-  python benchmarks/samplers.py --data=chorales.npz
+  python benchmarks/samplers.py --checkpoint=runs/small --data=chorales.npz
 
-Prints a Markdown table. Each row is what `measure` makes of pitches [n,t,4], with the columns of `SAMPLER_COLUMNS`
-added by whoever drew them.
+Prints a Markdown table; resumes where it was stopped. Seconds are of drawing alone, compiling included in the first row
+of a kind of sampler.
 """
 
 import argparse
+import dataclasses
+import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Integer
 import numpy as np
 
-from coconet_jax import errors, pieces
+from coconet_jax import (
+    checkpoint,
+    config,
+    devices,
+    errors,
+    files,
+    generate,
+    masks,
+    model,
+    objective,
+    pianoroll,
+    pieces,
+    tasks,
+)
 from coconet_jax.judge import rates, theory
 
 Row = dict[str, Any]  # what a table prints: a name, an int or float, a rates.Rate or a rates.Measure
@@ -89,14 +106,139 @@ def to_markdown(rows: list[Row], bach: Row) -> str:
     return "\n".join(lines) + "\n"
 
 
+# ------------------------------------------------------------------------------------------- sampling
+
+
+def settings(name: str, calls: int) -> config.Sample | None:
+    """The sampler of a row at so many model calls, for 64 steps of four voices; None where it makes no sense.
+
+    Colouring sweeps take half of the calls or a little less; ancestral Gibbs half for its first fill.
+    """
+    gibbs = config.Sample(num_steps=calls - 1)
+    stride = 8 if calls >= 64 else 4
+    sweeps = max(calls // (8 * stride), 1)
+    rest = calls - 4 * stride * sweeps
+    by_name = {
+        "Gibbs, annealed": gibbs,
+        "Gibbs, constant 0.3": dataclasses.replace(gibbs, block_prob_max=0.3, block_prob_min=0.3),
+        "Gibbs, runs": dataclasses.replace(gibbs, blocks="runs"),
+        "Gibbs, frames": dataclasses.replace(gibbs, blocks="frames"),
+        "Gibbs, voices": dataclasses.replace(gibbs, blocks="voices"),
+        "upsampling": dataclasses.replace(gibbs, sampler="upsample"),
+        "ancestral, random order": config.Sample("ancestral", num_steps=calls),
+        "ancestral, chronological": config.Sample("ancestral", num_steps=calls, order="chronological"),
+        "ancestral Gibbs": config.Sample("ancestral_gibbs", num_steps=4, draws_per_call=max(512 // calls, 1)),
+        "MaskGIT": config.Sample("maskgit", num_steps=calls),
+        "MaskGIT, remasking": config.Sample("maskgit", num_steps=calls, remask_share=0.1),
+    }
+    if name in SWEPT:
+        if rest < 8:
+            return None
+        sweep = {"finish_sweeps": sweeps, "finish_stride": stride}
+        base = config.Sample("maskgit") if name.startswith("MaskGIT") else config.Sample()
+        return dataclasses.replace(base, num_steps=rest - (base.sampler == "gibbs"), **sweep)
+    if calls > 256 and not name.startswith(("Gibbs", "ancestral Gibbs", "upsampling")):
+        return None  # no more calls than variables
+    return by_name[name]
+
+
+SWEPT = ("Gibbs, annealed, then sweeps", "MaskGIT, then sweeps")
+NAMES = (
+    "Gibbs, annealed",
+    *SWEPT,
+    "MaskGIT",
+    "MaskGIT, remasking",
+    "ancestral, random order",
+    "ancestral, chronological",
+    "ancestral Gibbs",
+    "upsampling",
+    "Gibbs, constant 0.3",
+    "Gibbs, runs",
+    "Gibbs, frames",
+    "Gibbs, voices",
+)
+CONTEXTS = 8  # random orderless contexts for each sample's NLL
+
+
+def nll(loaded: checkpoint.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> rates.Measure:
+    """Nats per variable of samples under the model that drew them, by orderless contexts, as in training."""
+
+    @jax.jit
+    def one(batch: jax.Array, numbers: jax.Array) -> jax.Array:
+        predict = model.make_predict(loaded.variables, loaded.config.model)
+        valid = jnp.ones(batch.shape[:2], bool)
+        keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(1), n))(numbers)
+        uniforms = (numbers % CONTEXTS + 0.5) / CONTEXTS  # sizes spread evenly
+        context = masks.sample_orderless_context(keys, uniforms, valid)
+        roll = pianoroll.from_pitches(batch)
+        return objective.nll_per_variable(predict(roll, context, valid), roll, ~context)
+
+    rows = np.repeat(pitches, CONTEXTS, axis=0)
+    found = [
+        np.asarray(one(jnp.asarray(rows[at : at + 32]), jnp.arange(at, at + len(rows[at : at + 32]))))
+        for at in range(0, len(rows), 32)
+    ]
+    return rates.average(np.concatenate(found).reshape(-1, CONTEXTS).mean(axis=1))
+
+
+def draw_row(loaded: checkpoint.Loaded, chosen: config.Sample, num_samples: int, steps: int) -> Row:
+    """Samples from nothing, how many model calls each took, and the seconds of all."""
+    micro_batch = generate.default_micro_batch(num_samples, steps)
+    plan = generate.Plan(
+        loaded.variables,
+        loaded.config.model,
+        tasks.compose(steps),
+        chosen,
+        micro_batch=micro_batch,
+        num_devices=generate.num_devices(num_samples, micro_batch),
+    )
+    calls = generate.num_calls(plan)
+    begun = time.perf_counter()
+    pitches = generate.samples(plan, np.arange(num_samples)).pitches
+    return {"model_calls": calls, "seconds": round(time.perf_counter() - begun, 1), "pitches": pitches}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
+    parser.add_argument(
+        "--out", default="runs/samplers", help="folder of samples; rows that are there are not drawn again"
+    )
     parser.add_argument("--steps", type=int, default=64, help="length of a sample, 64 = 4 bars of 16ths")
+    parser.add_argument("--num_samples", type=int, default=256, help="samples of each row (default: 256)")
+    parser.add_argument("--calls", default="8,16,32,64,128,256,512", help="model calls (default: 8,16,...,512)")
+    parser.add_argument("--samplers", default=";".join(NAMES), help="names with ; between them (default: all)")
     args = parser.parse_args()
+    checkpoint.quiet()
+    devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
-        rows: list[Row] = []  # one for each sampler and number of steps
+        loaded = checkpoint.load(args.checkpoint)
+        folder = files.make_folder(args.out)
+        rows = []
+        for calls in (int(word) for word in args.calls.split(",")):
+            for name in args.samplers.split(";"):
+                if (chosen := settings(name, calls)) is None:
+                    continue
+                path = (
+                    folder / f"{loaded.sha256[:8]}_{args.steps}_{args.num_samples}_{calls}_{name.replace(' ', '_')}.npz"
+                )
+                if not path.exists():
+                    row = draw_row(loaded, chosen, args.num_samples, args.steps)
+                    np.savez_compressed(path, **row)
+                    print(f"{name}: {row['model_calls']} calls, {row['seconds']} s", flush=True)
+                with np.load(path) as file:
+                    pitches = file["pitches"]
+                    found = {
+                        "sampler": name,
+                        "model_calls": int(file["model_calls"]),
+                        "seconds": float(file["seconds"]),
+                    }
+                found["nll"] = f"{nll(loaded, pitches).mean:.3f}"
+                rows.append(found | measure(pitches))
+        rows.sort(key=lambda row: (NAMES.index(row["sampler"]), row["model_calls"]))
+        print(f"step {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]}), {loaded.config.data.dataset}")
         print(to_markdown(rows, measure_bach(args.data, num_steps=args.steps)), end="")
 
 

@@ -45,7 +45,7 @@ def block_size(config: config_lib.Sample, num_free: Int[AnyArray, "..."]) -> Int
 
 
 def inputs(config: config_lib.Sample, free: Bool[np.ndarray, "b t i"]) -> Inputs:
-    """A first fill of what is hidden; for ancestral Gibbs then `num_steps` blocks of (1 - rho) of the free variables."""
+    """A first fill of what is hidden; for ancestral Gibbs then blocks of a share 1 - rho of the free variables."""
     num_free = free.sum(axis=(1, 2))
     draws = draws_per_call(config, int(num_free.max()))
     calls = [-(-int(num_free.max()) // draws)]

@@ -3,13 +3,23 @@
 Every other exception is a bug of ours and keeps its traceback.
 """
 
+import argparse
 from collections.abc import Iterator
 import contextlib
 import sys
+from typing import NoReturn
 
 
 class InputError(ValueError):
     """A mistake in what the user gave: one line that names the value and the remedy."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains of bad flags in one line, as of all other mistakes, rather than with all flags there are."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message} (see --help)", file=sys.stderr)
+        sys.exit(2)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
 A call hides a block, and all of it is redrawn at once, each variable from its conditional given the notes outside.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ def upsampling_inputs(config: config_lib.Sample, steps: int) -> Inputs:
     At each finer level the gaps first repeat the note before them (zero-order hold) and are then redrawn; what was
     drawn on the coarser grid stays. On all levels together `steps` + 1 calls.
     """
-    parts = []
+    parts: list[Inputs] = []
     shares = np.diff(np.linspace(0, steps, len(UPSAMPLING_FACTORS) + 1).round().astype(int))
     for factor, share in zip(UPSAMPLING_FACTORS, shares.tolist(), strict=True):
         first = factor == UPSAMPLING_FACTORS[0]
@@ -179,7 +180,7 @@ def _choose_runs(key: Key[Array, ""], free: Array, valid: Array, prob: Array) ->
     return free & (jnp.take_along_axis(lots, stretch, axis=0) < prob)
 
 
-_CHOOSERS = {
+_CHOOSERS: Final[dict[str, Callable[..., Array]]] = {
     "variables": _choose_variables,
     "runs": _choose_runs,
     "frames": _choose_frames,

@@ -1,294 +1,198 @@
-"""Writes chorales: from nothing, or under a soprano. The command and the function behind it.
+"""The sampling command: turns what the user asks for into scores on disk.
 
 `python -m coconet_jax.sample --checkpoint=runs/small --num_samples=4 --bars=4 --out=chorales`
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import contextlib
-import functools
-import os
+import dataclasses
+import io
 import pathlib
-import shutil
 import sys
-import tempfile
-from typing import NamedTuple
+from typing import Literal, get_args, get_origin, get_type_hints
 
-import jax
-from jaxtyping import Bool, Int16
+from jaxtyping import Int16, Int64
 import numpy as np
 import tqdm
 
-from coconet_jax import checkpoint, devices, errors, gibbs, masks, model, notation, pianoroll, render, samples, score
+from coconet_jax import (
+    checkpoint,
+    devices,
+    errors,
+    exporting,
+    files,
+    flags,
+    generate,
+    notation,
+    offline,
+    pianoroll,
+    requests,
+    samples,
+)
 from coconet_jax import config as config_lib
 
-FORMATS = ("npz", "midi", "musicxml", "png")
+FORMATS = ("npz", "midi", "musicxml", "png", "wav")
+DEFAULT_FORMATS = ("midi", "musicxml", "png")
 MAX_SCORES = 64  # above so many samples the npz alone is written unless formats are asked for
-MICRO_BATCH = 32
-_PROGRESS_PARTS = 8
+_RECORDS = 8  # parts of a run after which the bar moves
+_EXAMPLES = """examples:
+  four chorales of four bars, as MIDI, MusicXML and pictures:
+    python -m coconet_jax.sample --checkpoint=runs/small --num_samples=4 --bars=4 --out=chorales
+  four harmonisations of a melody, with a wish for its key:
+    python -m coconet_jax.sample --checkpoint=runs/small --harmonize=melody.mid --key="G major" --out=harmonised
+  the gaps of a score filled, its written notes kept:
+    python -m coconet_jax.sample --checkpoint=runs/small --complete=sketch.musicxml --out=completed
+  bars 3 and 4 of a chorale anew:
+    python -m coconet_jax.sample --checkpoint=runs/small --inpaint=chorale.mid --span=3-4 --out=inpainted
+  fewer parallel fifths, by finishing sweeps; quick drafts, by few model calls:
+    python -m coconet_jax.sample --checkpoint=runs/small --finish_sweeps=2 --out=clean
+    python -m coconet_jax.sample --checkpoint=runs/small --sampler=maskgit --num_steps=16 --out=drafts
+  ten thousand for a study, resumable, read back by coconet_jax.samples.load_samples("study"):
+    python -m coconet_jax.sample --checkpoint=runs/small --num_samples=10000 --bars=8 --out=study
+  some of them as scores:
+    python -m coconet_jax.sample --export=0-15,40 --formats=midi,musicxml --out=study"""
 
-
-class Request(NamedTuple):
-    """What is to be completed.
-
-    Attributes:
-      given: the score to start from; a voice that is free may hold anything.
-      free: True where the model writes.
-    """
-
-    given: score.Score
-    free: Bool[np.ndarray, "t 4"]
-
-
-def compose(steps: int, *, meter: tuple[int, int] = (4, 4), steps_per_quarter: int = 4) -> Request:
-    """A request for a chorale of so many steps from nothing."""
-    silence = np.full((steps, pianoroll.NUM_VOICES), pianoroll.REST, np.int16)
-    given = score.from_pitches(silence, meter=meter, steps_per_quarter=steps_per_quarter)
-    return Request(given, np.asarray(masks.free_everything((1, *silence.shape))[0]))
-
-
-def harmonize(melody: score.Score) -> Request:
-    """A request for alto, tenor and bass under a melody [t,1], which stays as it is, rests and repeats included."""
-    steps = len(melody.pitches)
-    pitches = np.full((steps, pianoroll.NUM_VOICES), pianoroll.REST, np.int16)
-    onset = np.zeros(pitches.shape, bool)
-    pitches[:, 0], onset[:, 0] = melody.pitches[:, 0], melody.onset[:, 0]
-    given = score.Score(
-        pitches, onset, melody.meter, melody.pickup_steps, melody.steps_per_quarter, melody.qpm, melody.title
-    )
-    return Request(given, np.asarray(masks.free_but_voice((1, *pitches.shape), 0)[0]))
-
-
-def generate(
-    variables: model.Variables,
-    config: config_lib.Model,
-    request: Request,
-    settings: config_lib.Sample,
-    *,
-    num_samples: int,
-    seed: int = 0,
-    micro_batch: int = MICRO_BATCH,
-    progress: bool = False,
-) -> Int16[np.ndarray, "n t 4"]:
-    """Completes a request `num_samples` times, each chain depending on (seed, its number) alone.
-
-    Chains run in micro-batches of one compiled shape over all devices; the last is filled up with chains that
-    are thrown away.
-
-    Args:
-      variables: of the network.
-      config: of the network.
-      request: see there.
-      settings: of the sampler.
-      num_samples: n.
-      seed: any number from 0.
-      micro_batch: chains at once, at most; rounded up to a multiple of the number of devices.
-      progress: whether to show a bar.
-
-    Returns:
-      MIDI pitches, -1 = rest.
-    """
-    steps = len(request.free)
-    count = gibbs.num_steps(settings, request.free[None])
-    numbers, probs = gibbs.steps(gibbs.anneal_block_prob(settings, count))
-    # A bar needs to come back to the host now and then; the last part is filled up with steps that do nothing.
-    parts = min(_PROGRESS_PARTS, len(numbers)) if progress else 1
-    per_part = -(-len(numbers) // parts)
-    fill = per_part * parts - len(numbers)
-    numbers = np.concatenate([numbers, np.full(fill, len(numbers), np.int32)]).reshape(parts, per_part)
-    probs = np.concatenate([probs, np.zeros(fill, np.float32)]).reshape(parts, per_part)
-
-    mesh = devices.make_mesh()
-    rows = -(-min(micro_batch, num_samples) // mesh.size) * mesh.size
-    by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(devices.AXIS))
-    weights = devices.replicate(variables, mesh)
-    run = _compiled(config, settings.temperature)
-    written = np.empty((num_samples, steps, pianoroll.NUM_VOICES), np.int16)
-    with tqdm.tqdm(total=num_samples, unit="chorale", disable=not progress, desc="sampling") as bar:
-        for first in range(0, num_samples, rows):
-            chains = jax.device_put(
-                gibbs.Chains(
-                    gibbs.chain_keys(seed, np.arange(first, first + rows, dtype=np.int32)),
-                    np.broadcast_to(request.given.pitches.astype(np.int8), (rows, steps, pianoroll.NUM_VOICES)),
-                    np.broadcast_to(request.free, (rows, steps, pianoroll.NUM_VOICES)),
-                    np.ones((rows, steps), bool),
-                ),
-                by_row,
-            )
-            wanted = min(rows, num_samples - first)
-            for part in range(parts):
-                chains = chains._replace(pitches=run(weights, chains, numbers[part], probs[part]))
-                if progress:
-                    jax.block_until_ready(chains.pitches)
-                bar.update(wanted / parts)
-            written[first : first + wanted] = np.asarray(chains.pitches)[:wanted]
-    return written
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(config: config_lib.Model, temperature: float) -> Callable[..., jax.Array]:
-    """The compiled scan for a network; its weights are arguments, so that one program serves all checkpoints."""
-
-    def run(weights: model.Variables, chains: gibbs.Chains, numbers: jax.Array, probs: jax.Array) -> jax.Array:
-        return gibbs.run(model.make_predict(weights, config), chains, numbers, probs, temperature)
-
-    return jax.jit(run)
-
-
-def to_samples(request: Request, pitches: Int16[np.ndarray, "n t 4"], seed: int) -> samples.Samples:
-    """Given notes are struck where the user struck them, written ones where the pitch changes."""
-    changes = np.stack([pianoroll.onsets_where_pitch_changes(piece) for piece in pitches])
-    given = np.broadcast_to(~request.free, pitches.shape)
-    onset = np.where(given, request.given.onset, changes)
-    ids = np.arange(len(pitches), dtype=np.int64)
-    return samples.Samples(pitches, onset, np.array(given), ids, seed, request.given.steps_per_quarter)
-
-
-def write_files(
-    folder: pathlib.Path,
-    request: Request,
-    made: samples.Samples,
-    formats: Sequence[str],
-    *,
-    qpm: float,
-    programs: Sequence[int],
-    progress: bool = False,
-) -> list[pathlib.Path]:
-    """Writes the samples in the given formats, all of them or none, and returns the paths in order.
-
-    Raises:
-      InputError: the folder cannot be written to, or the disk is full.
-    """
-    title = request.given.title or "Chorale"
-    names: list[str] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-        try:
-            if "npz" in formats:
-                names.append(samples.write_samples(partial, made).name)
-            rows = zip(made.pitches, made.onset, made.given, made.sample_id, strict=True)
-            for pitches, onset, given, number in tqdm.tqdm(
-                rows if set(formats) - {"npz"} else [], total=len(made.pitches), disable=not progress, desc="writing"
-            ):
-                stem = f"chorale_{number:04d}"
-                piece = score.Score(
-                    pitches,
-                    onset,
-                    request.given.meter,
-                    request.given.pickup_steps,
-                    made.steps_per_quarter,
-                    qpm,
-                    f"{title} {number}" if len(made.pitches) > 1 else title,
-                )
-                if "midi" in formats:
-                    notation.write_midi(partial / f"{stem}.mid", piece, programs=programs)
-                    names.append(f"{stem}.mid")
-                if "musicxml" in formats:
-                    notation.write_musicxml(partial / f"{stem}.musicxml", piece)
-                    names.append(f"{stem}.musicxml")
-                if "png" in formats:
-                    render.write_pianoroll(partial / f"{stem}.png", piece, given=given if given.any() else None)
-                    names.append(f"{stem}.png")
-            for name in names:
-                os.replace(partial / name, folder / name)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise errors.InputError(
-            f"--out={folder}: cannot write there ({error.strerror}); choose another folder"
-        ) from None
-    return [folder / name for name in names]
-
-
-# --------------------------------------------------------------------------------------------- command
+# What the help says of each setting; the rest is in config.Sample.
+_SETTINGS = {
+    "sampler": "gibbs (default) rewrites blocks over and over; ancestral writes one note after another; "
+    "ancestral_gibbs does so inside blocks; maskgit keeps the surest notes of few calls; upsample goes from "
+    "quarters to sixteenths",
+    "num_steps": "Gibbs steps, or model calls of ancestral and maskgit: more is slower and better (default: one for "
+    "each note to be written, at most those of 8 bars; maskgit 32)",
+    "temperature": "below 1 careful, above 1 adventurous",
+    "top_p": "draw only from the likeliest notes that hold this share of the probability",
+    "greedy": "chance that a call takes the likeliest notes instead of drawing: one number, or two such as 0,0.5 "
+    "between which the samples are spread from adventurous to careful",
+    "blocks": "gibbs: what is rewritten as a whole: variables (single cells), runs (4 steps or more of a voice), "
+    "frames (all voices of a step), voices",
+    "block_prob_max": "gibbs: share that is rewritten at first",
+    "block_prob_min": "gibbs: and at last; the same as the first for a constant share",
+    "anneal_share": "gibbs: share of the steps over which it falls",
+    "order": "ancestral: random or chronological",
+    "draws_per_call": "ancestral, ancestral_gibbs: notes written by one model call",
+    "context_share": "ancestral_gibbs: share of the free notes that stays while a block is rewritten",
+    "confidence_noise": "maskgit: how much chance there is in which notes are kept",
+    "remask_share": "maskgit: share of the notes kept so far that every call may mend",
+    "finish_sweeps": "sweeps at the end that rewrite every note with its neighbours given, which mends parallels; each "
+    "takes 4 x finish_stride model calls",
+    "finish_stride": "steps between the notes that such a sweep rewrites at once",
+    "finish_temperature": "of these sweeps (default: as before)",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = errors.Parser(
         prog="python -m coconet_jax.sample",
-        description="Writes four-part chorales with a trained model: from nothing, or under a soprano of yours.",
-        epilog="""examples:
-  four chorales of four bars, as MIDI, MusicXML and pictures:
-    python -m coconet_jax.sample --checkpoint=runs/small --num_samples=4 --bars=4 --out=chorales
-  three harmonisations of a melody:
-    python -m coconet_jax.sample --checkpoint=runs/small --harmonize=melody.mid --num_samples=3 --out=harmonised
-  a thousand for a study, as one array (samples.npz: pitches int16 (n,T,4)):
-    python -m coconet_jax.sample --checkpoint=runs/small --num_samples=1000 --bars=8 --formats=npz --out=study""",
+        description="Writes four-part chorales with a trained model: from nothing, or from notes of yours.",
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="the --workdir of a training run")
+    parser.add_argument("--checkpoint", metavar="DIR", help="the --workdir of a training run")
     parser.add_argument("--step", type=int, metavar="N", help="checkpoint to take (default: the best on validation)")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--bars", type=int, metavar="N", help="bars to compose from nothing (default: 4)")
-    what.add_argument(
-        "--harmonize",
-        metavar="FILE",
-        help="a melody (.mid, .musicxml, .xml, .mxl): it is kept note for note as the soprano; of a score with four "
-        "voices the highest is taken",
-    )
-    parser.add_argument("--meter", metavar="B/U", help="of what is composed (default: 4/4)")
-    parser.add_argument("--num_samples", type=int, default=4, metavar="N", help="how many (default: 4)")
+    count = parser.add_mutually_exclusive_group()
+    count.add_argument("--num_samples", type=int, metavar="N", help="how many (default: 4)")
+    count.add_argument("--alternatives", type=int, metavar="K", help="how many, all different from each other")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same music (default: 0)")
     parser.add_argument("--out", default="chorales", metavar="DIR", help="folder to write to (default: chorales)")
-    parser.add_argument(
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote to that folder")
+    flags.add_flags(parser)
+    _add_settings(parser)
+
+    group = parser.add_argument_group("files")
+    group.add_argument(
         "--formats",
         metavar="LIST",
-        help=f"of {','.join(FORMATS)} (default: all up to {MAX_SCORES} samples, npz alone above)",
+        help=f"of {','.join(FORMATS)}; the arrays (npz) are always written, and up to {MAX_SCORES} samples "
+        f"{','.join(DEFAULT_FORMATS)} too unless this says otherwise; wav needs the program fluidsynth",
     )
-    parser.add_argument("--tempo", type=float, metavar="QPM", help="quarters a minute (default: the melody's, or 80)")
-    parser.add_argument(
+    group.add_argument("--tempo", type=float, metavar="QPM", help="quarters a minute (default: the score's, or 80)")
+    group.add_argument(
         "--programs",
         default="choir",
-        help=f"sound in MIDI: {', '.join(notation.PROGRAMS)}, or four General MIDI numbers 0-127 from soprano to bass, "
-        "such as 73,71,69,70 (default: choir)",
+        help=f"sound: {', '.join(notation.PROGRAMS)}, or four General MIDI numbers 0-127 from soprano to bass, such as "
+        "73,71,69,70 (default: choir)",
     )
-    defaults = config_lib.Sample()
-    parser.add_argument(
-        "--num_steps",
+    group.add_argument("--staves", type=int, choices=(2, 4), default=4, help="of MusicXML (default: 4)")
+    group.add_argument(
+        "--export",
+        metavar="IDS",
+        help="samples nothing: writes scores of samples that lie in --out, such as 0-15,40 or all",
+    )
+    group.add_argument(
+        "--trace",
         type=int,
-        default=defaults.num_steps,
+        default=0,
         metavar="N",
-        help="Gibbs steps: more is slower and better (default: one for each note to be written)",
+        help="also keep the scores after N stages of the work: trace.npz (pitches int16 (N,n,t,4)) and a picture each",
     )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=defaults.temperature,
-        help=f"below 1 careful, above 1 adventurous (default: {defaults.temperature})",
+
+    group = parser.add_argument_group("at scale")
+    group.add_argument(
+        "--shard_index", type=int, metavar="K", help="do part K of the run (from 0) in the folder shared by"
     )
-    parser.add_argument(
-        "--micro_batch", type=int, default=MICRO_BATCH, metavar="N", help=f"samples at once (default: {MICRO_BATCH})"
+    group.add_argument("--num_shards", type=int, metavar="P", help="P commands, run anywhere; any order")
+    group.add_argument(
+        "--distributed",
+        choices=("off", "auto"),
+        default="off",
+        help="auto: share the run among the processes of a Cloud TPU pod, GKE or Slurm job",
     )
+    group.add_argument(
+        "--micro_batch",
+        type=int,
+        metavar="N",
+        help=f"samples at once on a device (default: {generate.MICRO_BATCH}, fewer of long pieces)",
+    )
+    group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 8 micro-batches)")
     return parser
 
 
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how notes are drawn")
+    hints = get_type_hints(config_lib.Sample)
+    for field in dataclasses.fields(config_lib.Sample):
+        text, hint = _SETTINGS[field.name], hints[field.name]
+        if field.default and field.default != (0.0, 0.0) and field.name != "sampler":
+            text += f" (default: {field.default})"
+        if get_origin(hint) is Literal:
+            group.add_argument(f"--{field.name}", choices=get_args(hint), help=text)
+        else:
+            kind = hint if hint in (int, float) else str
+            group.add_argument(f"--{field.name}", type=kind, metavar="N" if kind is int else "X", help=text)
+
+
+def _settings(args: argparse.Namespace) -> config_lib.Sample:
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(config_lib.Sample)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "greedy" in given:
+        try:
+            numbers = [float(word) for word in given["greedy"].split(",")]
+            least, most = numbers if len(numbers) == 2 else numbers * 2
+        except ValueError:
+            raise errors.InputError(f"--greedy={args.greedy}: use a number such as 0.3, or two such as 0,0.5") from None
+        given["greedy"] = (least, most)
+    # A constant share is asked for by one number.
+    if "block_prob_max" in given and "block_prob_min" not in given:
+        given["block_prob_min"] = min(config_lib.Sample.block_prob_min, given["block_prob_max"])
+    return config_lib.Sample(**given)
+
+
 def _formats(text: str | None, num_samples: int) -> tuple[str, ...]:
+    """The score formats to write."""
     if text is None:
         if num_samples <= MAX_SCORES:
-            return FORMATS
-        print(f"{num_samples} samples: writing samples.npz alone (--formats=npz,midi,musicxml,png for all)")
-        return ("npz",)
+            return DEFAULT_FORMATS
+        print(
+            f"{num_samples} samples: writing arrays alone (--formats=midi,musicxml,png for scores, or --export later)"
+        )
+        return ()
     chosen = tuple(part.strip() for part in text.split(",") if part.strip())
     unknown = [part for part in chosen if part not in FORMATS]
     if unknown or not chosen:
         raise errors.InputError(f"--formats={text}: use one or more of {','.join(FORMATS)}")
-    return chosen
-
-
-def _meter(text: str, steps_per_quarter: int) -> tuple[int, int]:
-    try:
-        beats, unit = (int(part) for part in text.split("/"))
-        whole = 0 < beats <= 64 and unit in (1, 2, 4, 8, 16) and score.bar_steps((beats, unit), steps_per_quarter)
-    except ValueError:
-        whole = 0
-    if not whole:
-        raise errors.InputError(
-            f"--meter={text}: use beats/unit, such as 4/4, 3/4 or 6/8, whose bar is a whole number of steps "
-            f"({steps_per_quarter} to a quarter)"
-        )
-    return beats, unit
+    return tuple(name for name in chosen if name != "npz")
 
 
 def _programs(text: str) -> tuple[int, ...]:
@@ -303,72 +207,175 @@ def _programs(text: str) -> tuple[int, ...]:
     )
 
 
-def _request(args: argparse.Namespace, steps_per_quarter: int) -> Request:
-    if args.harmonize:
-        if args.meter:
-            raise errors.InputError(f"--meter={args.meter}: with --harmonize the meter is the melody's; leave it out")
-        return harmonize(notation.read_melody(args.harmonize, steps_per_quarter=steps_per_quarter))
-    bars = 4 if args.bars is None else args.bars
-    if bars < 1:
-        raise errors.InputError(f"--bars={bars}: use 1 or more")
-    meter = _meter(args.meter or "4/4", steps_per_quarter)
-    steps = bars * score.bar_steps(meter, steps_per_quarter)
-    return compose(steps, meter=meter, steps_per_quarter=steps_per_quarter)
-
-
-def _check_folder(folder: pathlib.Path) -> None:
-    """Finds out before the work, not after it, that a folder cannot be written to."""
-    try:
-        place = next((p for p in (folder.absolute(), *folder.absolute().parents) if p.exists()), None)
-        writable = place is not None and place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-    except OSError:  # a name too long, or a folder that cannot be looked into
-        writable = False
-    if not writable:
-        raise errors.InputError(f"--out={folder}: cannot write there; choose another folder")
-
-
-def _main(args: argparse.Namespace) -> None:
-    for name, least in (("num_samples", 1), ("micro_batch", 1), ("seed", 0)):
-        if not least <= getattr(args, name) < 2**31:
-            raise errors.InputError(f"--{name}={getattr(args, name)}: use {least} or more, below {2**31}")
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name, least, most in (
+        ("num_samples", 1, 10**9),
+        ("alternatives", 1, 1000),
+        ("micro_batch", 1, 2**16),
+        ("chunk_size", 1, 2**16),
+        ("seed", 0, 2**31 - 1),
+        ("trace", 0, 1000),
+    ):
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise errors.InputError(f"--{name}={value}: use {least} to {most}")
     if args.tempo is not None and not 10 <= args.tempo <= 500:
         raise errors.InputError(f"--tempo={args.tempo}: use 10 to 500 quarters a minute")
-    settings = config_lib.Sample(num_steps=args.num_steps, temperature=args.temperature)
-    programs = _programs(args.programs)
+    if (args.shard_index is None) != (args.num_shards is None):
+        raise errors.InputError("--shard_index and --num_shards go together; give both, or neither")
+    if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
+        raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
+
+
+def _write_scores(args: argparse.Namespace, made: samples.Samples, formats: Sequence[str], qpm: float | None) -> None:
+    paths = exporting.export(
+        made,
+        args.out,
+        formats,
+        programs=_programs(args.programs),
+        qpm=qpm,
+        staves=args.staves,
+        progress=len(made.pitches) > 4,
+    )
+    print(f"wrote {len(paths)} files to {args.out}")
+    for path in paths[:12]:
+        print(f"  {path}")
+    if len(paths) > 12:
+        print(f"  ... and {len(paths) - 12} more")
+
+
+def _remove_run(folder: pathlib.Path) -> None:
+    """Deletes what a run wrote, and nothing else."""
+    try:
+        for pattern in (samples.MANIFEST, "samples*.npz", "chorale_*.*", "trace*.*"):
+            for path in folder.glob(pattern):
+                path.unlink()
+    except OSError as error:
+        raise files.cannot_write(folder, error) from None
+
+
+class _Bar:
+    """A bar for runs of one batch, which moves with the model calls; longer runs count chorales instead."""
+
+    def __init__(self, show: bool, calls: int):
+        self._bar = tqdm.tqdm(total=100, unit="%", desc=f"sampling, {calls} model calls", disable=not show)
+
+    def __call__(self, share: float) -> None:
+        self._bar.update(100 * share)
+
+
+def _sample(args: argparse.Namespace) -> None:
+    settings, programs = _settings(args), _programs(args.programs)
+    del programs  # checked before the work
+    num_samples = args.alternatives or args.num_samples or 4
+    formats = _formats(args.formats, num_samples)
+    if "wav" in formats:
+        notation.audio.check()
     folder = pathlib.Path(args.out)
-    _check_folder(folder)
-    formats = _formats(args.formats, args.num_samples)
-    loaded = checkpoint.load(args.checkpoint, args.step)
-    request = _request(args, loaded.config.data.steps_per_quarter)
+    files.check_folder(folder)
     devices.use_compile_cache()
-    progress = sys.stderr.isatty()
-    if not progress:
-        calls = gibbs.num_steps(settings, request.free[None]) + 1
-        print(f"sampling {args.num_samples} x {len(request.free)} steps, {calls} model calls each", flush=True)
-    pitches = generate(
+    devices.split_cpu(devices.num_cores())
+    devices.start_processes(args.distributed, "", 1, 0)
+    loaded = checkpoint.load(args.checkpoint, args.step)
+    request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
+    for remark in request.given.remarks:
+        print(f"note: {remark}")
+    if args.overwrite and devices.is_lead() and not args.shard_index:
+        _remove_run(folder)
+    steps = len(request.free)
+    usual = generate.default_micro_batch(num_samples, steps)
+    described = dataclasses.asdict(settings) | {
+        "steering": offline.sha256(*steering),
+        "alternatives": bool(args.alternatives),
+    }
+    manifest = offline.begin(
+        folder,
+        request,
+        described,
+        seed=args.seed,
+        checkpoint_sha256=loaded.sha256,
+        num_samples=num_samples,
+        micro_batch=args.micro_batch,
+        chunk_size=args.chunk_size or (num_samples if args.alternatives else None),
+        default_micro_batch=usual,
+    )
+    micro_batch = manifest["micro_batch"]
+    plan = generate.Plan(
         loaded.variables,
         loaded.config.model,
         request,
         settings,
-        num_samples=args.num_samples,
-        seed=args.seed,
-        micro_batch=args.micro_batch,
-        progress=progress,
+        steering,
+        args.seed,
+        micro_batch,
+        generate.num_devices(num_samples, micro_batch),
     )
-    paths = write_files(
-        folder,
+    rows = plan.micro_batch * plan.num_devices
+    calls = generate.num_calls(plan)
+    one_batch = num_samples <= rows
+    print(
+        f"{num_samples} x {steps} steps, {calls} model calls each, from step {loaded.step} of {args.checkpoint}",
+        flush=True,
+    )
+    bar = _Bar(one_batch and sys.stderr.isatty(), calls)
+
+    def draw(ids: Int64[np.ndarray, " n"]) -> Int16[np.ndarray, "n t 4"]:
+        if args.alternatives:
+            return generate.distinct(plan, ids, report=bar).pitches
+        return generate.samples(plan, ids, records=_RECORDS if one_batch else 1, report=bar).pitches
+
+    offline.run(
+        draw,
         request,
-        to_samples(request, pitches, args.seed),
-        formats,
-        qpm=args.tempo or request.given.qpm,
-        programs=programs,
-        progress=progress and args.num_samples > 4,
+        folder,
+        manifest,
+        shard_index=args.shard_index or 0,
+        num_shards=args.num_shards or 1,
+        chains_at_once=None if args.alternatives else rows,
+        progress=not one_batch,
     )
-    print(f"step {loaded.step} of {args.checkpoint}: wrote {len(paths)} files to {folder}")
-    for path in paths[:13]:
-        print(f"  {path}")
-    if len(paths) > 13:
-        print(f"  ... and {len(paths) - 13} more")
+    if args.trace:
+        _write_trace(folder, plan, num_samples, args.trace)
+    if (args.num_shards or 1) > 1 or args.distributed != "off":
+        print(f"this part of {folder} is done")
+        return
+    if args.alternatives:
+        again = generate.repeated(samples.load_samples(folder).pitches)
+        if len(again):
+            print(f"only {num_samples - len(again)} different answers were found; a higher --temperature gives more")
+    if formats:
+        _write_scores(args, samples.load_samples(folder), formats, args.tempo)
+    else:
+        print(f"wrote {samples.num_chunks(manifest)} files of samples to {folder}")
+
+
+def _write_trace(folder: pathlib.Path, plan: generate.Plan, num_samples: int, records: int) -> None:
+    """The way of each sample, as arrays and as pictures."""
+    from coconet_jax import render  # matplotlib is wanted here alone
+
+    ids = np.arange(min(num_samples, plan.micro_batch * plan.num_devices))
+    trace = generate.samples(plan, ids, records=records).trace
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, pitches=trace)
+    files.replace(folder / "trace.npz", buffer.getvalue())
+    for number, stages in zip(ids[:MAX_SCORES], trace.transpose(1, 0, 2, 3), strict=False):
+        render.write_trace(folder / f"trace_{number:04d}.png", stages, plan.request.given)
+    print(f"wrote {len(trace)} stages of {len(ids)} samples to {folder}/trace.npz, with pictures")
+
+
+def _main(args: argparse.Namespace) -> None:
+    _check_numbers(args)
+    if args.export:
+        if args.checkpoint:
+            raise errors.InputError("--export writes scores of samples that lie in --out; leave --checkpoint out")
+        formats = _formats(args.formats or ",".join(DEFAULT_FORMATS), 0)
+        everything = samples.load_samples(args.out, partial=True)
+        chosen = exporting.parse_ids(args.export, int(everything.sample_id[-1]) + 1)
+        _write_scores(args, samples.load_samples(args.out, ids=chosen), formats, args.tempo)
+        return
+    if not args.checkpoint:
+        raise errors.InputError("--checkpoint is missing; give the --workdir of a training run")
+    _sample(args)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

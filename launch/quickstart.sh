@@ -20,10 +20,10 @@ echo "== 2/5 preparing the chorales (Bach's, from music21's corpus)"
 echo "== 3/5 training configs/cpu.py"
 "$python" -m coconet_jax.train --config=configs/cpu.py --workdir="$out" ${STEPS:+"--config.train.num_steps=$STEPS"}
 echo "== 4/5 composing four chorales of four bars"
-"$python" -m coconet_jax.sample --checkpoint="$out" --num_samples=4 --bars=4 --out="$out/chorales"
+"$python" -m coconet_jax.sample --checkpoint="$out" --num_samples=4 --bars=4 --overwrite --out="$out/chorales"
 echo "== 5/5 harmonising the soprano of the first test chorale"
 "$python" -m coconet_jax.chorales --piece=test/0 --voice=soprano --out="$out/soprano.musicxml"
-"$python" -m coconet_jax.sample --checkpoint="$out" --harmonize="$out/soprano.musicxml" --num_samples=1 --out="$out/harmonised"
+"$python" -m coconet_jax.sample --checkpoint="$out" --harmonize="$out/soprano.musicxml" --num_samples=1 --overwrite --out="$out/harmonised"
 
 cat <<END
 

@@ -24,6 +24,7 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+assert len(jax.devices()) == 8  # settled before a command could choose otherwise
 
 from coconet_jax import config as config_lib  # noqa: E402
 from coconet_jax import model, pieces  # noqa: E402

@@ -63,7 +63,7 @@ def test_blocks_are_subsets_of_what_is_free(kind):
         block = gibbs.choose_block(kind, keys, free, valid, jnp.float32(prob))
         assert not np.asarray(block & ~free).any()
         # The number of units that decide settles the spread.
-        units = {"variables": int(free.sum()), "runs": COUNT * STEPS * 4 / 8, "frames": COUNT * STEPS, "voices": COUNT * 4}
+        units = {"variables": int(free.sum()), "runs": COUNT * STEPS * 4 / 8, "frames": COUNT * STEPS}
         if kind != "voices":  # which never takes none
             spread = 4 * (prob * (1 - prob) / units[kind]) ** 0.5
             assert abs(float(block.sum()) / float(free.sum()) - prob) < spread

@@ -39,13 +39,14 @@ def test_every_command_runs(tmp_path):
         pitches = np.repeat(np.array([[67, 62, 55, 43]]) + rng.integers(0, 5, (8, 4)), 4, axis=0)
         notation.write_midi(tmp_path / "my_scores" / f"{number}.mid", score.from_pitches(pitches))
     notation.write_midi(tmp_path / "melody.mid", score.from_pitches(pitches[:, :1]))
+    notation.write_midi(tmp_path / "chorale.mid", score.from_pitches(pitches))
     assert len(COMMANDS) >= 6
     for command in COMMANDS:
         words = shlex.split(command)
         if "coconet_jax.train" in command:
             words += SHORT
-        elif "coconet_jax.sample" in command:
-            words += ["--num_steps=2"]
+        elif "--checkpoint" in command:
+            words = [word.replace("--num_samples=1000", "--num_samples=70") for word in words] + ["--num_steps=2"]
         done = subprocess.run(
             [sys.executable, *words[1:]],
             cwd=tmp_path,
@@ -55,5 +56,6 @@ def test_every_command_runs(tmp_path):
             timeout=400,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert len(list((tmp_path / "study").glob("chorale_*.mid"))) == 17
     made = {path.name for path in tmp_path.iterdir()}
     assert {"runs", "chorales", "harmonised", "chorales.npz", "melody.mid"} <= made

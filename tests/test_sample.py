@@ -1,4 +1,4 @@
-"""Sampling: given notes stay, chains depend on (seed, number) alone, files open elsewhere, mistakes are one line."""
+"""The sampling command: files open elsewhere, given notes stay, runs resume and part, mistakes are one line."""
 
 import os
 import pathlib
@@ -13,10 +13,7 @@ import numpy as np
 import pytest
 import symusic
 
-from coconet_jax import checkpoint, errors, notation, pianoroll, sample, samples, score, state
-from coconet_jax import config as config_lib
-
-SETTINGS = config_lib.Sample(num_steps=6)
+from coconet_jax import checkpoint, notation, pianoroll, sample, samples, score, state
 
 
 @pytest.fixture(scope="module")
@@ -39,95 +36,6 @@ def melody() -> score.Score:
     return score.Score(pitches, onset, (3, 4), 4, title="Air")
 
 
-def generate(variables, config, request, **fields):
-    fields = {"num_samples": 3, "seed": 1, **fields}
-    return sample.generate(variables, config.model, request, SETTINGS, **fields)
-
-
-def test_a_chain_depends_on_seed_and_number_alone(tiny_config, tiny_variables):
-    request = sample.compose(16)
-    eight = generate(tiny_variables, tiny_config, request, num_samples=8, micro_batch=8)
-    np.testing.assert_array_equal(eight, generate(tiny_variables, tiny_config, request, num_samples=8, micro_batch=8))
-    twenty = generate(tiny_variables, tiny_config, request, num_samples=20, micro_batch=8)  # a short last batch
-    np.testing.assert_array_equal(eight, twenty[:8])
-    np.testing.assert_array_equal(twenty, generate(tiny_variables, tiny_config, request, num_samples=20))
-    shown = generate(tiny_variables, tiny_config, request, num_samples=8, micro_batch=8, progress=True)
-    np.testing.assert_array_equal(eight, shown)
-    assert len({piece.tobytes() for piece in twenty}) == 20
-    assert not np.array_equal(eight, generate(tiny_variables, tiny_config, request, num_samples=8, seed=2))
-
-
-def test_devices_do_not_matter(tiny_config, tiny_variables, monkeypatch):
-    request = sample.compose(16)
-    eight = generate(tiny_variables, tiny_config, request, num_samples=8)
-    make_mesh = sample.devices.make_mesh
-    monkeypatch.setattr(sample.devices, "make_mesh", lambda: make_mesh(1))
-    np.testing.assert_array_equal(eight, generate(tiny_variables, tiny_config, request, num_samples=8))
-
-
-def test_composing_fills_every_cell_within_the_range(tiny_config, tiny_variables):
-    made = generate(tiny_variables, tiny_config, sample.compose(24))
-    assert made.shape == (3, 24, 4) and made.dtype == np.int16
-    assert (made >= pianoroll.MIN_PITCH).all() and (made <= pianoroll.MAX_PITCH).all()
-
-
-def test_harmonising_keeps_the_soprano_as_it_was_struck(tiny_config, tiny_variables, melody):
-    request = sample.harmonize(melody)
-    made = sample.to_samples(request, generate(tiny_variables, tiny_config, request), 1)
-    for pitches, onset in zip(made.pitches, made.onset, strict=True):
-        np.testing.assert_array_equal(pitches[:, :1], melody.pitches)
-        np.testing.assert_array_equal(onset[:, :1], melody.onset)
-        # The model has no rest: below a silent soprano the others sound on, struck where they change.
-        assert (pitches[:, 1:] != pianoroll.REST).all()
-        np.testing.assert_array_equal(onset[:, 1:], pianoroll.onsets_where_pitch_changes(pitches[:, 1:]))
-    assert made.given[:, :, 0].all() and not made.given[:, :, 1:].any()
-
-
-def test_files_hold_what_was_sampled(tiny_config, tiny_variables, melody, tmp_path):
-    request = sample.harmonize(melody)
-    made = sample.to_samples(request, generate(tiny_variables, tiny_config, request, num_samples=2), 1)
-    programs = (1, 2, 3, 4)
-    paths = sample.write_files(tmp_path / "out", request, made, sample.FORMATS, qpm=72.0, programs=programs)
-    assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert [path.suffix for path in paths] == [".npz", *[".mid", ".musicxml", ".png"] * 2]
-    back = samples.load_samples(tmp_path / "out")
-    for name, value in made._asdict().items():
-        np.testing.assert_array_equal(value, getattr(back, name))
-    for number in range(2):
-        for suffix in (".mid", ".musicxml"):
-            read = notation.read_satb(tmp_path / "out" / f"chorale_{number:04d}{suffix}")
-            np.testing.assert_array_equal(read.pitches, made.pitches[number])
-            np.testing.assert_array_equal(read.onset, made.onset[number])
-            assert (read.meter, read.pickup_steps, read.qpm) == ((3, 4), 4, pytest.approx(72))
-        midi = mido.MidiFile(tmp_path / "out" / f"chorale_{number:04d}.mid")
-        used = [message.program for message in midi if message.type == "program_change"]
-        assert used == list(programs)
-        tracks = cast(Any, symusic.Score(str(tmp_path / "out" / f"chorale_{number:04d}.mid"))).tracks
-        assert [note.pitch for note in sorted(tracks[0].notes, key=lambda n: n.time)] == [67, 72, 72, 72, 74, 71, 72]
-        assert (tmp_path / "out" / f"chorale_{number:04d}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_nothing_half_written(tiny_config, tiny_variables, tmp_path, monkeypatch):
-    request = sample.compose(16)
-    made = sample.to_samples(request, generate(tiny_variables, tiny_config, request), 1)
-
-    def full_disk(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sample.notation, "write_musicxml", full_disk)
-    with pytest.raises(errors.InputError, match="No space left on device"):
-        sample.write_files(tmp_path, request, made, sample.FORMATS, qpm=80.0, programs=(0,) * 4)
-    assert not list(tmp_path.iterdir())
-
-
-def test_samples_that_are_none(tmp_path):
-    with pytest.raises(errors.InputError, match="holds no samples.npz"):
-        samples.load_samples(tmp_path)
-    (tmp_path / "samples.npz").write_bytes(b"PK\x03\x04 nonsense")
-    with pytest.raises(errors.InputError, match="damaged"):
-        samples.load_samples(tmp_path)
-
-
 # ------------------------------------------------------------------------------------------ the command
 
 
@@ -145,14 +53,26 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
 def test_command_composes(run, tmp_path, capsys):
     words = (f"--checkpoint={run}", "--num_samples=2", "--bars=2", "--meter=3/4", "--num_steps=3", "--seed=4")
     code, output, _ = call(capsys, *words, f"--out={tmp_path}/a", "--tempo=60", "--programs=organ")
-    assert code == 0 and "wrote 7 files" in output
+    assert code == 0 and "wrote 6 files" in output and "4 model calls each" in output
     made = samples.load_samples(tmp_path / "a")
     assert made.pitches.shape == (2, 24, 4) and made.seed == 4
+    assert (made.pitches >= pianoroll.MIN_PITCH).all() and (made.pitches <= pianoroll.MAX_PITCH).all()
     midi = mido.MidiFile(tmp_path / "a" / "chorale_0000.mid")
     assert [m.tempo for m in midi if m.type == "set_tempo"] == [1_000_000]
+    assert {m.program for m in midi if m.type == "program_change"} == {19}
+    for suffix in (".mid", ".musicxml"):
+        read = notation.read_satb(tmp_path / "a" / f"chorale_0001{suffix}")
+        np.testing.assert_array_equal(read.pitches, made.pitches[1])
+        assert (read.meter, read.qpm) == ((3, 4), pytest.approx(60))
+    assert (tmp_path / "a" / "chorale_0001.png").read_bytes().startswith(b"\x89PNG")
+    tracks = cast(Any, symusic.Score(str(tmp_path / "a" / "chorale_0001.mid"))).tracks
+    assert len(tracks) == 4
+    # The same music whatever is written of it.
     assert call(capsys, *words, f"--out={tmp_path}/b", "--formats=npz,midi")[0] == 0
-    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["chorale_0000.mid", "chorale_0001.mid", "samples.npz"]
-    np.testing.assert_array_equal(made.pitches, samples.load_samples(tmp_path / "b").pitches)
+    names = ["chorale_0000.mid", "chorale_0001.mid", "manifest.json", "samples_00000.npz"]
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == names
+    for name in (names[0], names[3]):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() or name == names[0]
 
 
 def test_command_harmonizes_midi_and_musicxml_alike(run, melody, tmp_path, capsys):
@@ -165,14 +85,149 @@ def test_command_harmonizes_midi_and_musicxml_alike(run, melody, tmp_path, capsy
         made[name] = samples.load_samples(out)
         np.testing.assert_array_equal(made[name].pitches[0, :, :1], melody.pitches)
         np.testing.assert_array_equal(made[name].onset[0, :, :1], melody.onset)
+        # The model has no rest: below a silent soprano the others sound on, struck where they change.
+        others = made[name].pitches[0, :, 1:]
+        assert (others != pianoroll.REST).all()
+        np.testing.assert_array_equal(made[name].onset[0, :, 1:], pianoroll.onsets_where_pitch_changes(others))
+        assert made[name].given[:, :, 0].all() and not made[name].given[:, :, 1:].any()
+        back = notation.read_satb(out / "chorale_0000.mid")
+        np.testing.assert_array_equal(back.onset[:, 0], melody.onset[:, 0])
+        assert (back.meter, back.pickup_steps) == ((3, 4), 4)
     np.testing.assert_array_equal(made["a.mid"].pitches, made["a.musicxml"].pitches)
 
 
-def test_many_samples_are_an_array_alone(run, tmp_path, capsys):
+@pytest.fixture
+def chorale(tmp_path) -> pathlib.Path:
+    """Four bars of chords as MIDI."""
+    chords = np.array([[67, 62, 59, 43], [69, 64, 60, 45], [71, 62, 55, 50], [72, 64, 55, 48]])
+    notation.write_midi(tmp_path / "chorale.mid", score.from_pitches(np.repeat(np.tile(chords, (4, 1)), 4, axis=0)))
+    return tmp_path / "chorale.mid"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--inpaint=FILE", "--span=2-3", "--sampler=ancestral", "--num_steps=4"],
+        ["--revoice=FILE", "--revoice_voices=tenor,alto", "--similarity_strength=2"],
+        ["--transition=FILE,FILE", "--bars=1", "--sampler=upsample"],
+        ["--hybrid=FILE,FILE", "--keep_share=0.4", "--sampler=maskgit"],
+        ["--variations=FILE", "--similarity=0.5", "--finish_sweeps=1", "--finish_stride=2"],
+        ["--extend=FILE", "--bars=1", "--last_chord=G4 D4 B3 G2", "--blocks=runs"],
+        ["--upsample=FILE", "--greedy=0,0.5", "--top_p=0.9"],
+        ["--harmonize=FILE", "--voice=bass", "--rests=together", "--key=G major", "--surprise=1,1,1.2,1"],
+        ["--steps=20", "--sampler=ancestral_gibbs", "--draws_per_call=40", "--ranges=60-79,55-72,48-67,40-62"],
+    ],
+    ids=lambda words: words[0].split("=")[0].strip("-"),
+)
+def test_every_task_with_some_sampler(run, chorale, tmp_path, capsys, words):
+    words = [word.replace("FILE", str(chorale)) for word in words]
+    steps = [] if any(word.startswith("--num_steps") for word in words) else ["--num_steps=2"]
+    code, _, complaint = call(
+        capsys, f"--checkpoint={run}", *words, *steps, "--num_samples=2", "--formats=midi", f"--out={tmp_path}/out"
+    )
+    assert code == 0, complaint
+    made = samples.load_samples(tmp_path / "out")
+    assert (made.pitches >= pianoroll.MIN_PITCH).all()
+    given = notation.read_satb(chorale).pitches
+    if made.pitches.shape[1] == len(given) and not words[0].startswith("--hybrid"):
+        whole = np.broadcast_to(given, made.pitches.shape)
+        np.testing.assert_array_equal(made.pitches[made.given], whole[made.given])
+    if words[0].startswith("--inpaint"):
+        assert made.given[:, :16].all() and made.given[:, 48:].all() and not made.given[:, 16:48].any()
+    if words[0].startswith("--extend"):
+        assert made.pitches.shape[1] == 80
+        np.testing.assert_array_equal(made.pitches[:, -1], [[67, 62, 59, 43]] * 2)
+    for number in range(2):
+        back = notation.read_satb(tmp_path / "out" / f"chorale_{number:04d}.mid")
+        np.testing.assert_array_equal(back.pitches, made.pitches[number])
+        np.testing.assert_array_equal(back.onset, made.onset[number])
+
+
+def test_many_samples_are_arrays_alone_and_exported_later(run, tmp_path, capsys):
     words = (f"--checkpoint={run}", "--num_samples=65", "--bars=1", "--num_steps=1", f"--out={tmp_path}")
-    code, output, _ = call(capsys, *words)
-    assert code == 0 and "65 samples: writing samples.npz alone" in output
-    assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]
+    code, output, _ = call(capsys, *words, "--chunk_size=40")
+    assert code == 0 and "65 samples: writing arrays alone" in output
+    names = ["manifest.json", "samples_00000.npz", "samples_00001.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    code, output, _ = call(capsys, "--export=3,60-61", "--formats=midi", f"--out={tmp_path}")
+    assert code == 0 and "wrote 3 files" in output
+    back = notation.read_satb(tmp_path / "chorale_0060.mid")
+    np.testing.assert_array_equal(back.pitches, samples.load_samples(tmp_path, ids=[60]).pitches[0])
+    code, _, complaint = call(capsys, "--export=65", f"--out={tmp_path}")
+    assert code == 2 and "there is no sample 65" in complaint
+
+
+def test_a_run_grows_resumes_and_is_shared_out(run, tmp_path, capsys):
+    def sample_to(folder: str, count: int, *more: str) -> None:
+        words = (f"--checkpoint={run}", f"--num_samples={count}", "--bars=1", "--num_steps=2", "--formats=npz")
+        code, _, complaint = call(
+            capsys, *words, "--chunk_size=8", "--micro_batch=4", f"--out={tmp_path}/{folder}", *more
+        )
+        assert code == 0, complaint
+
+    sample_to("whole", 20)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.npz")}
+    assert len(whole) == 3
+    sample_to("grown", 10)
+    sample_to("grown", 20)
+    for part in ("1", "0"):
+        sample_to("shared", 20, f"--shard_index={part}", "--num_shards=2")
+    sample_to("broken", 20)
+    (tmp_path / "broken" / "samples_00001.npz").unlink()
+    sample_to("broken", 20)
+    for folder in ("grown", "shared", "broken"):
+        assert {path.name: path.read_bytes() for path in (tmp_path / folder).glob("*.npz")} == whole
+    code, _, complaint = call(
+        capsys,
+        f"--checkpoint={run}",
+        "--num_samples=20",
+        "--seed=1",
+        f"--out={tmp_path}/whole",
+        "--num_steps=2",
+        "--bars=1",
+    )
+    assert code == 2 and "seed (there 0, here 1)" in complaint and "--overwrite" in complaint
+    sample_to("whole", 20, "--seed=1", "--overwrite")
+    assert samples.load_samples(tmp_path / "whole").seed == 1
+
+
+def test_micro_batches_give_the_same_bytes(run, tmp_path, capsys):
+    """On CPU in float32, whatever the shape of the program."""
+    found = []
+    for size in (1, 3, 16):
+        words = ("--num_samples=16", "--bars=1", "--num_steps=6", "--formats=midi", f"--micro_batch={size}")
+        assert call(capsys, f"--checkpoint={run}", *words, f"--out={tmp_path}/{size}")[0] == 0
+        scores = [path.read_bytes() for path in sorted((tmp_path / str(size)).glob("*.mid"))]
+        found.append((samples.load_samples(tmp_path / str(size)).pitches.tobytes(), scores))
+    assert found[0] == found[1] == found[2] and len(found[0][1]) == 16
+
+
+def test_alternatives_are_different(run, chorale, tmp_path, capsys):
+    words = (f"--checkpoint={run}", f"--inpaint={chorale}", "--span=1", "--inpaint_voices=alto", "--top_p=0.3")
+    assert call(capsys, *words, "--alternatives=5", "--num_steps=2", f"--out={tmp_path}/out")[0] == 0
+    made = samples.load_samples(tmp_path / "out").pitches
+    assert len(np.unique(made.reshape(5, -1), axis=0)) == 5
+    # As like each other as can be: all that one chord allows is soon found.
+    code, output, _ = call(
+        capsys,
+        *words,
+        "--alternatives=5",
+        "--greedy=1",
+        "--sampler=ancestral",
+        "--order=chronological",
+        f"--out={tmp_path}/one",
+    )
+    assert code == 0 and "only 1 different answers were found" in output
+
+
+def test_the_way_can_be_kept(run, tmp_path, capsys):
+    words = (f"--checkpoint={run}", "--num_samples=2", "--bars=1", "--num_steps=5", "--formats=npz", "--trace=3")
+    code, output, _ = call(capsys, *words, f"--out={tmp_path}")
+    assert code == 0 and "3 stages of 2 samples" in output
+    with np.load(tmp_path / "trace.npz") as file:
+        np.testing.assert_array_equal(file["pitches"][-1], samples.load_samples(tmp_path).pitches)
+        assert file["pitches"].shape == (3, 2, 16, 4)
+    assert (tmp_path / "trace_0001.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture
@@ -196,7 +251,19 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--step=99"], "step 99 is not among"),
         (["--checkpoint=RUN", "--bars=0"], "--bars=0: use 1 or more"),
         (["--checkpoint=RUN", "--bars=-3"], "--bars=-3"),
+        (["--checkpoint=RUN", "--bars=1000000000000"], "--bars=1000000000000"),
         (["--checkpoint=RUN", "--num_samples=0"], "--num_samples=0"),
+        (["--checkpoint=RUN", "--num_samples=2000000000"], "--num_samples=2000000000"),
+        (["--checkpoint=RUN", "--alternatives=-1"], "--alternatives=-1"),
+        (["--checkpoint=RUN", "--sampler=magic"], "--sampler: invalid choice: 'magic'"),
+        (["--checkpoint=RUN", "--greedy=1,0"], "greedy=(1.0, 0.0)"),
+        (["--checkpoint=RUN", "--greedy=x"], "--greedy=x"),
+        (["--checkpoint=RUN", "--shard_index=0"], "go together"),
+        (["--checkpoint=RUN", "--shard_index=2", "--num_shards=2"], "shard_index=2"),
+        (["--checkpoint=RUN", "--span=1-2"], "--span=1-2 goes with --inpaint"),
+        (["--checkpoint=RUN", "--export=all"], "leave --checkpoint out"),
+        (["--export=all"], "holds no"),
+        (["--bars=2"], "--checkpoint is missing"),
         (["--checkpoint=RUN", "--meter=4/5"], "--meter=4/5"),
         (["--checkpoint=RUN", "--meter=waltz"], "--meter=waltz"),
         (["--checkpoint=RUN", "--meter=300/4"], "--meter=300/4"),
@@ -227,14 +294,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, bad_files, capsys, words, me
 def test_unwritable_folders_are_noticed_before_the_work(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     code, output, complaint = call(capsys, f"--checkpoint={run}", f"--out={tmp_path}/file/out")
-    assert code == 2 and "cannot write there" in complaint and "sampling" not in output
+    assert code == 2 and "cannot write" in complaint and "model calls" not in output
     code, _, complaint = call(capsys, f"--checkpoint={run}", f"--out={tmp_path}/{'x' * 300}")
-    assert code == 2 and "cannot write there" in complaint
+    assert code == 2 and "cannot write" in complaint
 
 
 def test_flags_that_do_not_exist(run, capsys):
     assert call(capsys, f"--checkpoint={run}", "--bar=3")[0] == 2
-    assert call(capsys)[0] == 2
     assert call(capsys, f"--checkpoint={run}", "--bars=3", "--harmonize=x.mid")[0] == 2
 
 

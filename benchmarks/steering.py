@@ -1,0 +1,133 @@
+"""What the soft priors do: 64 samples at each strength, with 95 % intervals.
+
+  python benchmarks/steering.py --checkpoint=runs/small --data=chorales.npz
+
+Prints a Markdown table. A prior works if its measure moves one way as its strength grows. Samples are of 64 steps, by
+`--calls` model calls of annealed Gibbs; what is rewritten is the beginning of a validation chorale, all of it.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from coconet_jax import checkpoint, config, devices, errors, generate, pianoroll, pieces, score, steering, tasks
+from coconet_jax.judge import rates
+
+STEPS = 64
+NUM_SAMPLES = 64
+KEY = "G major"
+NARROW = ((62, 74), (57, 69), (50, 62), (43, 57))
+_IN_KEY = [(7 + step) % 12 for step in (0, 2, 4, 5, 7, 9, 11)]
+
+
+class Trial(NamedTuple):
+    """A prior at rising strengths, and what it should move."""
+
+    prior: str
+    measure: str
+    strengths: tuple[float, ...]
+    steer: Callable[[float], steering.Steering]
+    of: Callable[[np.ndarray], np.ndarray]  # pitches [n,t,4] to one number a sample [n]
+    rewrites: bool
+
+
+def trials(original: score.Score) -> list[Trial]:
+    """All of them; `original` is what similarity and freedom stay near to."""
+    low, high = np.array(NARROW).T
+
+    def changed(voices: slice) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda pitches: (pitches != original.pitches)[:, :, voices].mean(axis=(1, 2))
+
+    def entropy(pitches: np.ndarray) -> np.ndarray:
+        """Of each sample's soprano: nats of its pitches' shares, and so higher where it roams."""
+        found = []
+        for column in pitches[:, :, 0]:
+            share = np.unique(column, return_counts=True)[1] / len(column)
+            found.append(-(share * np.log(share)).sum())
+        return np.array(found)
+
+    def freedom(value: float) -> steering.Steering:
+        return steering.freedom(original, 5.0, by_voice=(0.0, value, 0.0, 0.0))
+
+    return [
+        Trial(
+            f"key {KEY}",
+            "notes in the key",
+            (0, 1, 2, 4),
+            lambda s: steering.key(STEPS, KEY, s),
+            lambda p: np.isin(p % 12, _IN_KEY).mean(axis=(1, 2)),
+            False,
+        ),
+        Trial(
+            "ranges",
+            "notes outside narrow ranges",
+            (0, 0.3, 1, 3),
+            lambda s: steering.ranges(STEPS, NARROW, s),
+            lambda p: ((p < low) | (p > high)).mean(axis=(1, 2)),
+            False,
+        ),
+        Trial(
+            "similarity",
+            "notes changed",
+            (0, 1, 3, 6),
+            lambda s: steering.similarity(original, s),
+            changed(slice(0, 4)),
+            True,
+        ),
+        Trial("freedom of the alto", "alto notes changed", (0, 0.5, 1), freedom, changed(slice(1, 2)), True),
+        Trial(
+            "surprise of the soprano",
+            "entropy of its pitches, nats",
+            (0.5, 1, 1.5, 2),
+            lambda s: steering.surprise(STEPS, (s, 1.0, 1.0, 1.0)),
+            entropy,
+            False,
+        ),
+    ]
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
+    parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
+    parser.add_argument("--calls", type=int, default=32, help="model calls of a sample (default: 32)")
+    args = parser.parse_args()
+    checkpoint.quiet()
+    devices.split_cpu(devices.num_cores())
+    with errors.exit_on_input_error():
+        loaded = checkpoint.load(args.checkpoint)
+        original = score.from_pitches(pieces.read_npz(args.data).splits["valid"].pitches[0, :STEPS].astype(np.int16))
+        micro_batch = generate.default_micro_batch(NUM_SAMPLES, STEPS)
+        print(f"step {loaded.step} of {args.checkpoint}, {args.calls} model calls, {NUM_SAMPLES} samples each\n")
+        print("| Prior | Measure | Strength | Mean | 95 % interval |\n| --- | --- | --- | --- | --- |", flush=True)
+        for trial in trials(original):
+            sounding = original.pitches != pianoroll.REST
+            request = tasks.Request(original, sounding) if trial.rewrites else tasks.compose(STEPS)
+            means = []
+            for strength in trial.strengths:
+                plan = generate.Plan(
+                    loaded.variables,
+                    loaded.config.model,
+                    request,
+                    config.Sample(num_steps=args.calls - 1),
+                    trial.steer(strength),
+                    micro_batch=micro_batch,
+                    num_devices=generate.num_devices(NUM_SAMPLES, micro_batch),
+                )
+                found = rates.average(trial.of(generate.samples(plan, np.arange(NUM_SAMPLES)).pitches))
+                means.append(found.mean)
+                low, high = found.mean - 1.96 * found.error, found.mean + 1.96 * found.error
+                print(
+                    f"| {trial.prior} | {trial.measure} | {strength:g} | {found.mean:.3f} | {low:.3f} to {high:.3f} |",
+                    flush=True,
+                )
+            steps = np.diff(means)
+            if not ((steps >= 0).all() or (steps <= 0).all()):
+                print(f"({trial.prior} is not monotone here)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Runs a sampler for a request over all devices of this process, in micro-batches of one compiled shape."""
+
+from collections.abc import Callable, Iterator
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Int, Int16, Integer
+import numpy as np
+
+from coconet_jax import config as config_lib
+from coconet_jax import devices, drawing, errors, model, pianoroll, samplers, steering, tasks
+
+MICRO_BATCH = 32
+WINDOW_STEPS = 512  # longer pieces go through the network in windows
+_MICRO_BATCH_STEPS = 8192  # steps of a micro-batch, at most: memory is this many times the activations of a step
+
+_ATTEMPTS = 8
+
+Report = Callable[[float], None]
+
+
+class Made(NamedTuple):
+    """Scores in the order they were asked for.
+
+    Attributes:
+      pitches: MIDI pitches, -1 = rest.
+      trace: the scores along the way, the last of them finished.
+    """
+
+    pitches: Int16[np.ndarray, "n t 4"]
+    trace: Int16[np.ndarray, "r n t 4"]
+
+
+class Plan(NamedTuple):
+    """A request, how it is sampled, and by which network.
+
+    Attributes:
+      variables: of the network.
+      model: the network.
+      request: what is to be completed.
+      settings: of the sampler.
+      prior: soft priors of the user's; None: none.
+      seed: with a chain's number it settles the chain.
+      micro_batch: chains at once on a device. Every batch has this shape, the last is filled up with chains that
+        are thrown away, so that what comes out depends neither on the number of samples nor on that of devices.
+      num_devices: of this process, at most; 0: all.
+    """
+
+    variables: model.Variables
+    model: config_lib.Model
+    request: tasks.Request
+    settings: config_lib.Sample
+    prior: steering.Steering | None = None
+    seed: int = 0
+    micro_batch: int = MICRO_BATCH
+    num_devices: int = 0
+
+
+def default_micro_batch(num_samples: int, steps: int) -> int:
+    """Chains at once on a device: no more than there are samples, and few enough for long pieces to fit.
+
+    On CPU the samples are first shared out among the cores, which does not change them (float32; tested); elsewhere
+    programs of other shapes may round otherwise, so that there it depends on what is asked for alone.
+    """
+    share = -(-num_samples // len(jax.local_devices())) if devices.on_cpu() else num_samples
+    return max(min(MICRO_BATCH, share, _MICRO_BATCH_STEPS // max(min(steps, 2 * WINDOW_STEPS), 1)), 1)
+
+
+def num_devices(num_samples: int, micro_batch: int) -> int:
+    """Devices of this process that have something to do."""
+    return min(len(jax.local_devices()), -(-num_samples // micro_batch))
+
+
+def num_calls(plan: Plan) -> int:
+    """Model calls that each chain takes."""
+    return sum(samplers.num_calls(samplers.phases(plan.settings, free[None])) for free in _passes(plan.request))
+
+
+def samples(
+    plan: Plan,
+    ids: Integer[np.ndarray, " n"],
+    *,
+    attempt: int = 0,
+    records: int = 1,
+    report: Report = lambda share: None,
+) -> Made:
+    """Completes the request once for each chain number, which with the seed settles the chain.
+
+    Args:
+      plan: see there.
+      ids: chain numbers.
+      attempt: draws the same chains by other keys, 1, 2, ...
+      records: scores to keep along the way of each chain; more also makes `report` speak more often.
+      report: called with the share of the work done since it was last called, in all 1.
+
+    Raises:
+      InputError: the request leaves the model nothing to write.
+    """
+    if not plan.request.free.any():
+        raise errors.InputError("nothing is free in this request; leave the model some notes to write")
+    mesh = devices.make_local_mesh(plan.num_devices)
+    rows = plan.micro_batch * mesh.size
+    weights = devices.replicate(plan.variables, mesh)
+    steps = len(plan.request.free)
+    prior = plan.prior or steering.neutral(steps)
+    batches = -(-len(ids) // rows)
+    pitches = np.empty((len(ids), steps, pianoroll.NUM_VOICES), np.int16)
+    traces = []
+    for first in range(0, len(ids), rows):
+        batch = ids[first : first + rows]
+        padded = np.concatenate([batch, np.repeat(batch[-1:], rows - len(batch))]).astype(np.int32)
+        run = _run_batch(plan, weights, prior, padded, mesh, attempt, records, lambda share: report(share / batches))
+        parts = [np.asarray(part) for part in run]
+        pitches[first : first + len(batch)] = parts[-1][-1, : len(batch)]
+        traces.append(np.concatenate(parts)[:, : len(batch)].astype(np.int16))
+    return Made(pitches, np.concatenate(traces, axis=1))
+
+
+def distinct(plan: Plan, ids: Integer[np.ndarray, " n"], report: Report = lambda share: None) -> Made:
+    """Like `samples`, but chains that come out like one before them are drawn again, a few times at most."""
+    made = samples(plan, ids, report=report)
+    for attempt in range(1, _ATTEMPTS + 1):
+        again = repeated(made.pitches)
+        if not len(again):
+            break
+        made.pitches[again] = samples(plan, ids[again], attempt=attempt).pitches
+    return made
+
+
+def repeated(pitches: Int16[np.ndarray, "n t 4"]) -> Int[np.ndarray, " k"]:
+    """Places of the scores that equal one before them."""
+    first = np.unique(pitches.reshape(len(pitches), -1), axis=0, return_index=True)[1]
+    return np.setdiff1d(np.arange(len(pitches)), first)
+
+
+def _passes(request: tasks.Request) -> list[np.ndarray]:
+    """What is free in each of the sampling runs that follow one another."""
+    if not request.in_turn:
+        return [request.free]
+    passes = [request.free & (np.arange(pianoroll.NUM_VOICES) == voice) for voice in request.in_turn]
+    return [free for free in passes if free.any()]
+
+
+def _run_batch(
+    plan: Plan,
+    weights: model.Variables,
+    prior: steering.Steering,
+    ids: Int[np.ndarray, " rows"],
+    mesh: devices.Mesh,
+    attempt: int,
+    records: int,
+    report: Report,
+) -> Iterator[jax.Array]:
+    """The traces [r, rows, t, 4] of the batch, one after another; the last score of the last is finished."""
+    by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(devices.AXIS))
+    begun = tasks.start(plan.request, plan.seed, ids)
+    valid = np.ones(begun.free.shape[:2], bool)
+    calls = num_calls(plan)
+    pitches = jax.device_put(begun.pitches, by_row)
+    for number, free in enumerate(_passes(plan.request)):
+        # Later passes and further attempts draw from keys of their own.
+        keys = _keys(jnp.int32(plan.seed), jnp.asarray(ids), jnp.int32(number), jnp.int32(attempt))
+        chains = jax.device_put(samplers.Chains(keys, pitches, begun.free & free, valid), by_row)
+        greedy = jax.device_put(drawing.spread_greedy(ids, *plan.settings.greedy), by_row)
+        state = _compiled_start(mesh)(chains)
+        for phase in samplers.phases(plan.settings, free[None]):
+            pieces, live = samplers.cut(phase, records)
+            # One part a call from the host: it costs nothing next to the model and lets the bar move.
+            for part in range(len(pieces.inputs.number)):
+                inputs = type(pieces.inputs)(*(column[part : part + 1] for column in pieces.inputs))
+                run = _compiled(mesh, plan.model, plan.settings, phase.kind, phase.draws, live is not None)
+                alive = np.ones_like(inputs.number, bool) if live is None else live[part : part + 1]
+                state, trace = run(weights, chains, prior, greedy, state, inputs, alive)
+                if records > 1:
+                    jax.block_until_ready(trace)
+                report(int(alive.sum()) / calls)
+                yield trace
+        pitches = state.pitches
+
+
+@jax.jit
+def _keys(seed: jax.Array, ids: jax.Array, number: jax.Array, attempt: jax.Array) -> jax.Array:
+    first = (number == 0) & (attempt == 0)
+
+    def one(chain: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(seed), chain)
+        other = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), number), attempt)
+        return jnp.where(first, key, other)
+
+    return jax.vmap(one)(ids)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_start(mesh: devices.Mesh) -> Callable[[samplers.Chains], samplers.State]:
+    return jax.jit(_mapped(samplers.start, mesh, in_specs=(True,)))
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    mesh: devices.Mesh, config: config_lib.Model, settings: config_lib.Sample, kind: str, draws: int, padded: bool
+) -> Callable[..., tuple[samplers.State, jax.Array]]:
+    """The compiled scan of a phase. Weights are arguments, so that one program serves all checkpoints."""
+
+    def run(
+        weights: model.Variables,
+        chains: samplers.Chains,
+        prior: steering.Steering,
+        greedy: jax.Array,
+        state: samplers.State,
+        inputs: samplers.Inputs,
+        live: jax.Array,
+    ) -> tuple[samplers.State, jax.Array]:
+        predict = model.in_windows(model.make_predict(weights, config), model.reach(config), WINDOW_STEPS)
+        rule = drawing.Rule(prior.bias, prior.temperature, greedy, settings.top_p)
+        phase = samplers.Phase(kind, draws, inputs)
+        return samplers.run(predict, chains, rule, settings, phase, state, live if padded else None)
+
+    mapped = _mapped(run, mesh, in_specs=(False, True, False, True, True, False, False), traced=True)
+    return jax.jit(mapped, donate_argnums=(4,))
+
+
+def _mapped(body: Callable, mesh: devices.Mesh, in_specs: tuple[bool, ...], traced: bool = False) -> Callable:
+    """The body on every device of the mesh, each with a micro-batch of its own, of the same shape on any number."""
+    spec = jax.sharding.PartitionSpec
+    rows = spec(devices.AXIS)
+    return jax.shard_map(
+        body,
+        mesh=mesh,
+        in_specs=tuple(rows if split else spec() for split in in_specs),
+        out_specs=(rows, spec(None, devices.AXIS)) if traced else rows,
+        check_vma=False,
+    )

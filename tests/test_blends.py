@@ -1,0 +1,150 @@
+"""Hybrids and variations: what chains keep, how much, and that each depends on (seed, its number) alone."""
+
+import numpy as np
+import pytest
+from test_tasks import filled, mask, with_rests
+
+from coconet_jax import blends, constraints, errors, score, tasks
+
+
+def plain(pitch: int, steps: int, pickup: int = 0, **fields) -> score.Score:
+    """One long chord, by which cells of this score are known."""
+    return score.from_pitches(np.full((steps, 4), pitch), pickup_steps=pickup, **fields)
+
+
+REQUESTS = {
+    "hybrid": lambda: blends.hybrid([filled(64), plain(50, 48)], chunk_steps=8),
+    "variations": lambda: blends.variations(filled(64, pickup=4), 0.6),
+    "variations with a last chord": lambda: constraints.with_last_chord(
+        blends.variations(filled(64), 0.6), [67, 62, 59, 43], 8
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_chain_depends_on_seed_and_number_alone(name):
+    request = REQUESTS[name]()
+    eight = tasks.start(request, 3, np.arange(8))
+    one = tasks.start(request, 3, np.array([5]))
+    for all_chains, chain in zip(eight, one, strict=True):
+        np.testing.assert_array_equal(all_chains[5], chain[0])
+    assert len({free.tobytes() for free in eight.free}) > 4
+    assert not np.array_equal(eight.free, tasks.start(request, 4, np.arange(8)).free)
+    assert (eight.pitches[eight.free] == -1).all() and not eight.onset[eight.free].any()
+    assert not (eight.free & ~request.free).any()
+
+
+@pytest.mark.parametrize("share", (0.2, 0.5, 0.75))
+@pytest.mark.parametrize("chunk", (None, 5, 24))
+def test_hybrid_keeps_the_share_asked_for_and_as_much_of_each(share, chunk):
+    request = blends.hybrid([plain(50, 96), plain(60, 96), plain(70, 96)], keep_share=share, chunk_steps=chunk)
+    begun = tasks.start(request, 0, np.arange(600))
+    assert (begun.free == begun.free[:, :, :1]).all()  # all four voices at once
+    # 600 chains: the standard error of these shares is below 0.005.
+    assert (~begun.free).mean() == pytest.approx(share, abs=0.02)
+    for pitch in (50, 60, 70):
+        assert (begun.pitches == pitch).mean() == pytest.approx(share / 3, abs=0.02)
+    assert (~begun.free).mean(axis=(0, 2)).min() > share / 2  # no place is spared
+
+
+def test_hybrid_takes_as_many_chunks_of_each_score_in_every_chain():
+    pieces = [plain(pitch, 96) for pitch in (50, 60, 70)]
+    whole = tasks.start(blends.hybrid(pieces, keep_share=0.5, chunk_steps=8), 0, np.arange(100)).pitches[..., 0]
+    chunks = np.stack([(whole == pitch).sum(axis=1) / 8 for pitch in (50, 60, 70)])
+    assert np.ptp(chunks, axis=0).max() < 2  # one chunk more or less; the first or last may be cut
+
+
+def test_hybrid_keeps_nothing_where_the_score_it_keeps_is_not():
+    # Neither fills a chunk at the beginning: one is too short, the other begins later.
+    request = blends.hybrid([plain(50, 20, pickup=4), plain(60, 100)], keep_share=0.9, chunk_steps=64)
+    begun = tasks.start(request, 0, np.arange(100))
+    assert (begun.pitches == 50).any() and (begun.pitches[~begun.free] != -1).all()
+
+
+def test_hybrid_chunks_are_as_long_as_asked_and_begin_on_beats():
+    request = blends.hybrid([plain(50, 64, 2), plain(60, 64, 2)], keep_share=0.5, chunk_steps=8)
+    for pitches in tasks.start(request, 0, np.arange(50)).pitches[:, :, 0]:
+        bounds = np.flatnonzero(np.diff(pitches)) + 1
+        assert (bounds % 4 == 2).all() and (np.diff(bounds) % 8 == 0).all()
+
+
+def test_hybrid_lays_scores_bar_line_on_bar_line():
+    long, short = filled(70, pickup=6, title="A"), plain(50, 40, title="B")
+    request = blends.hybrid([short, long], keep_share=0.9)
+    assert len(request.free) == 70 and request.given.pickup_steps == 6 and request.given.title == "B + A"
+    begun = tasks.start(request, 0, np.arange(200))
+    of_short = begun.pitches[..., 0] == 50
+    assert not of_short[:, :6].any() and of_short[:, 6].any() and of_short[:, 45].any() and not of_short[:, 46:].any()
+    of_long = ~begun.free[..., 0] & ~of_short
+    assert (begun.pitches == long.pitches)[of_long].all()
+    assert (begun.onset == long.onset)[of_long].all()
+    assert of_long[:, 0].any() and of_long[:, 69].any()
+
+
+def test_hybrid_keeps_rests_of_what_it_keeps():
+    rests = with_rests(plain(50, 32), (..., 2))
+    begun = tasks.start(blends.hybrid([rests, rests], keep_share=0.5), 0, np.arange(20))
+    kept = ~begun.free[..., 2]
+    assert kept.any() and (begun.pitches[..., 2][kept] == -1).all()
+
+
+@pytest.mark.parametrize("similarity", (0.0, 0.3, 0.7, 1.0))
+@pytest.mark.parametrize("steps, pickup", ((64, 0), (37, 3)))
+def test_variations_keep_the_share_asked_for(similarity, steps, pickup):
+    piece = filled(steps, pickup)
+    begun = tasks.start(blends.variations(piece, similarity), 0, np.arange(400))
+    kept = ~begun.free
+    assert kept.mean() == pytest.approx(similarity, abs=0 if similarity in (0, 1) else 0.02)
+    assert np.abs(kept.mean(axis=(1, 2)) - similarity).max() < 0.2  # every chain, not just their mean
+    np.testing.assert_array_equal(begun.pitches, np.where(kept, piece.pitches, -1))
+    np.testing.assert_array_equal(begun.onset, kept & piece.onset)
+
+
+def test_variations_keep_more_of_the_same_as_similarity_rises():
+    piece = filled(48)
+    low, high = (tasks.start(blends.variations(piece, value), 0, np.arange(20)).free for value in (0.3, 0.6))
+    assert (high <= low).all() and high.sum() < low.sum()
+
+
+def test_variations_in_runs_voice_by_voice():
+    begun = tasks.start(blends.variations(filled(64, pickup=2), 0.5, chunk_steps=12), 0, np.arange(50))
+    for free in begun.free:
+        for voice in free.T:
+            bounds = np.flatnonzero(np.diff(voice)) + 1
+            assert (bounds % 4 == 2).all() and (np.diff(bounds) % 12 == 0).all()
+    assert any(not (free == free[:, :1]).all() for free in begun.free)
+
+
+def test_variations_and_rests():
+    piece = with_rests(filled(32), (slice(8, 16), 1))
+    begun = tasks.start(blends.variations(piece, 0.0, rests="keep"), 0, np.arange(3))
+    np.testing.assert_array_equal(begun.free[2], ~mask(32, (slice(8, 16), 1)))
+
+
+def test_constraints_reach_every_chain():
+    request = constraints.with_last_chord(blends.hybrid([filled(64), plain(50, 64)]), [67, 62, 59, 43], 4)
+    begun = tasks.start(request, 0, np.arange(40))
+    assert (begun.pitches[:, 60:] == [67, 62, 59, 43]).all()
+    assert begun.onset[:, 60].all() and not begun.onset[:, 61:].any() and not begun.free[:, 60:].any()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: blends.hybrid([filled(16)]), "hybrid: 1 score given; give two"),
+        (lambda: blends.hybrid([filled(16)] * 2, keep_share=0.0), "keep_share=0.0: use a value above 0"),
+        (lambda: blends.hybrid([filled(16)] * 2, keep_share=1.0), "keep_share=1.0: use a value above 0 and below 1"),
+        (lambda: blends.hybrid([filled(16)] * 2, chunk_steps=0), "chunk_steps=0: use 1 to 16"),
+        (lambda: blends.hybrid([filled(16)] * 2, chunk_steps=17), "chunk_steps=17: use 1 to 16"),
+        (lambda: blends.hybrid([filled(16), filled(16, meter=(3, 4))]), "meters 4/4"),
+        (lambda: blends.hybrid([filled(16), plain(90, 16, title="Air")]), "Air: F#6"),
+        (lambda: blends.variations(filled(16), 1.1), "similarity=1.1: use a value from 0 to 1"),
+        (lambda: blends.variations(filled(16), float("nan")), "similarity=nan"),
+        (lambda: blends.variations(filled(16), 0.5, chunk_steps=99), "chunk_steps=99: use 1 to 16"),
+        (lambda: blends.variations(filled(16), 0.5, rests="sound"), "rests=sound: use fill or keep"),
+    ],
+)
+def test_mistakes_are_one_line(make, message):
+    with pytest.raises(errors.InputError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)

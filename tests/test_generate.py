@@ -1,0 +1,135 @@
+"""Running samplers: what comes out depends on (seed, chain number) alone; passes, traces, attempts, windows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coconet_jax import config, devices, errors, generate, model, pianoroll, score, steering, tasks
+
+SETTINGS = config.Sample(num_steps=5)
+
+
+def plan(config_, variables, request=None, **fields: Any) -> generate.Plan:
+    fields = {"settings": SETTINGS, "seed": 1, "micro_batch": 4, **fields}
+    return generate.Plan(variables, config_.model, request or tasks.compose(16), **fields)
+
+
+@pytest.fixture
+def chorale() -> score.Score:
+    pitches = np.repeat([[67, 62, 59, 43], [69, 64, 60, 45], [71, 62, 55, 50], [72, 64, 55, 48]], 4, axis=0)
+    return score.from_pitches(pitches)
+
+
+@pytest.mark.parametrize("sampler", ["gibbs", "maskgit"])
+def test_a_chain_depends_on_seed_and_number_alone(tiny_config, tiny_variables, sampler):
+    settings = config.Sample(sampler, num_steps=5, finish_sweeps=1, finish_stride=2, greedy=(0.0, 0.5))
+    base = plan(tiny_config, tiny_variables, settings=settings)
+    many = generate.samples(base, np.arange(20)).pitches  # over eight devices, the last batch filled up
+    assert len({piece.tobytes() for piece in many}) == 20
+    order = np.array([17, 3, 8])
+    np.testing.assert_array_equal(generate.samples(base, order).pitches, many[order])
+    other = base._replace(micro_batch=3)
+    np.testing.assert_array_equal(generate.samples(other, order).pitches, many[order])
+    assert (generate.samples(base._replace(seed=2), order).pitches != many[order]).any()
+
+
+def test_devices_do_not_matter(tiny_config, tiny_variables, monkeypatch):
+    base = plan(tiny_config, tiny_variables)
+    eight = generate.samples(base, np.arange(9)).pitches
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    assert devices.make_local_mesh().size == 1
+    np.testing.assert_array_equal(generate.samples(base, np.arange(9)).pitches, eight)
+
+
+def test_the_trace_ends_with_the_result_and_reports_add_up(tiny_config, tiny_variables):
+    base = plan(tiny_config, tiny_variables)
+    shares: list[float] = []
+    made = generate.samples(base, np.arange(40), records=3, report=shares.append)
+    assert made.trace.shape == (3, 40, 16, 4)
+    np.testing.assert_array_equal(made.trace[-1], made.pitches)
+    assert (made.trace[0] != made.pitches).any()
+    assert sum(shares) == pytest.approx(1) and len(shares) == 6  # two batches over eight devices, three parts each
+    np.testing.assert_array_equal(generate.samples(base, np.arange(40)).pitches, made.pitches)
+
+
+def test_voices_in_turn_know_what_became_of_those_before(tiny_config, tiny_variables, chorale):
+    request = tasks.revoice(chorale, (1, 2))
+    base = plan(tiny_config, tiny_variables, request)
+    made = generate.samples(base, np.arange(6), records=1)
+    np.testing.assert_array_equal(made.pitches[:, :, [0, 3]], np.broadcast_to(chorale.pitches[:, [0, 3]], (6, 16, 2)))
+    assert generate.num_calls(base) == 12
+    # After the first pass the alto is new and the tenor old.
+    first, second = made.trace
+    np.testing.assert_array_equal(first[:, :, 2], np.broadcast_to(chorale.pitches[:, 2], (6, 16)))
+    np.testing.assert_array_equal(first[:, :, 1], second[:, :, 1])
+    assert (first[:, :, 1] != chorale.pitches[:, 1]).any() and (second[:, :, 2] != first[:, :, 2]).any()
+
+
+def test_a_prior_is_heeded(tiny_config, tiny_variables):
+    wish = steering.key(16, "C major", 50.0)
+    made = generate.samples(plan(tiny_config, tiny_variables, prior=wish), np.arange(8)).pitches
+    assert np.isin(made % 12, [0, 2, 4, 5, 7, 9, 11]).all()
+    plainly = generate.samples(plan(tiny_config, tiny_variables), np.arange(8)).pitches
+    assert not np.isin(plainly % 12, [0, 2, 4, 5, 7, 9, 11]).all()
+
+
+def test_answers_are_different_where_they_can_be(tiny_config, tiny_variables, chorale):
+    pitches = chorale.pitches.copy()
+    free = np.zeros(pitches.shape, bool)
+    free[3, 1] = True  # one cell: 46 answers at most
+    base = plan(tiny_config, tiny_variables, tasks.Request(chorale, free), seed=3)
+    usual = generate.samples(base, np.arange(12)).pitches
+    assert len(generate.repeated(usual)) > 0
+    made = generate.distinct(base, np.arange(12)).pitches
+    first = np.setdiff1d(np.arange(12), generate.repeated(usual))
+    np.testing.assert_array_equal(made[first], usual[first])
+    assert len(generate.repeated(made)) < len(generate.repeated(usual))
+    np.testing.assert_array_equal(generate.distinct(base, np.arange(12)).pitches, made)
+
+
+def test_nothing_free_is_refused(tiny_config, tiny_variables, chorale):
+    request = tasks.Request(chorale, np.zeros(chorale.pitches.shape, bool))
+    with pytest.raises(errors.InputError, match="nothing is free"):
+        generate.samples(plan(tiny_config, tiny_variables, request), np.arange(2))
+
+
+def test_long_pieces_are_the_same_in_windows(tiny_config, tiny_variables, monkeypatch):
+    """What a window computes is what the whole piece would: there is no seam to hear."""
+    base = plan(tiny_config, tiny_variables, tasks.compose(150))
+    whole = generate.samples(base, np.arange(4)).pitches
+    monkeypatch.setattr(generate, "WINDOW_STEPS", 32)
+    generate._compiled.cache_clear()
+    in_windows = generate.samples(base, np.arange(4)).pitches
+    generate._compiled.cache_clear()
+    np.testing.assert_array_equal(in_windows, whole)
+
+
+def test_micro_batches_suit_the_machine_and_the_length(monkeypatch):
+    assert generate.default_micro_batch(1000, 64) == generate.MICRO_BATCH
+    assert generate.default_micro_batch(1000, 8192) == 8  # never less: longer pieces go in windows
+    assert generate.default_micro_batch(1000, 10**6) == 8
+    # Eight cores share few samples among them; devices that have none are left out.
+    assert generate.default_micro_batch(20, 64) == 3 and generate.num_devices(20, 3) == 7
+    assert generate.default_micro_batch(3, 64) == 1 and generate.num_devices(3, 1) == 3
+    monkeypatch.setattr(devices, "on_cpu", lambda: False)
+    assert generate.default_micro_batch(20, 64) == 20 and generate.num_devices(20, 20) == 1
+
+
+@pytest.mark.parametrize("steps", [40, 41, 64, 100])
+def test_logits_in_windows_are_those_of_the_whole_piece(tiny_config, tiny_variables, steps):
+    predict = model.make_predict(tiny_variables, tiny_config.model)
+    reach = model.reach(tiny_config.model)
+    rng = np.random.default_rng(0)
+    pitches = rng.integers(36, 82, (2, steps, 4)).astype(np.int8)
+    context = rng.random((2, steps, 4)) < 0.5
+    valid = np.arange(steps) < np.array([steps, steps - 7])[:, None]
+    args = pianoroll.from_pitches(jnp.asarray(pitches)), jnp.asarray(context), jnp.asarray(valid)
+    whole = predict(*args)
+    for window in (8, 20, 37):
+        np.testing.assert_allclose(model.in_windows(predict, reach, window)(*args), whole, atol=1e-6)
+    # Windows that know less of the piece around them than they depend on would show.
+    short = (1, 1)
+    assert np.abs(np.asarray(model.in_windows(predict, short, 8)(*args) - whole)).max() > 1e-4
