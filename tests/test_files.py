@@ -1,0 +1,68 @@
+"""Files are there whole or not at all; what the dead left goes, what the living write stays."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from coconet_jax import errors, files
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    target = tmp_path / "a.json"
+    files.replace(target, b"one")
+    files.replace(target, b"two")
+    assert target.read_bytes() == b"two" and os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
+def test_what_fails_leaves_the_old_file_and_one_line(tmp_path, monkeypatch, call, error):
+    target = tmp_path / "a.json"
+    files.replace(target, b"one")
+
+    def fail(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(files.os, call, fail)
+    with pytest.raises(errors.InputError, match=f"cannot write .*a.json: {os.strerror(error)}; make room or choose"):
+        files.replace(target, b"two")
+    assert target.read_bytes() == b"one" and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.InputError, match="cannot write .*file/b: Not a directory"):
+        files.replace(tmp_path / "file" / "b", b"")
+    with pytest.raises(errors.InputError, match="cannot write .*file/b: Not a directory"):
+        files.make_folder(tmp_path / "file" / "b")
+    with pytest.raises(errors.InputError, match="File name too long"):
+        files.make_folder(tmp_path / ("x" * 300))
+
+
+def test_what_the_dead_left_goes(tmp_path):
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ours = files.temporary_path(tmp_path / "a.npz").name
+    host = ours.split(".")[-3]
+
+    def name(host: str, process: int) -> str:
+        return f".a.npz.{host}.{process}.partial"
+
+    assert ours == name(host, os.getpid())
+    living, elsewhere, old, odd = name(host, sleeper.pid), name("other", 1), name("other", 2), ".a.partial"
+    kept = {living, elsewhere, odd, "a.npz"}
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for part in (*kept, old, ours, name(host, dead.pid)):
+        (tmp_path / part).write_text("")
+    os.utime(tmp_path / old, (0, 0))
+    folder = tmp_path / f".export.{host}.{dead.pid}.partial"
+    folder.mkdir()
+    (folder / "b.mid").write_text("")
+    files.clean_up(tmp_path)
+    assert set(os.listdir(tmp_path)) == kept
+    sleeper.communicate(b"\n")
+    files.clean_up(tmp_path)
+    assert set(os.listdir(tmp_path)) == kept - {living}
