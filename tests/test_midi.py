@@ -6,7 +6,7 @@ import mido
 import numpy as np
 import pytest
 
-from coconet_jax import errors, midi, notation, score
+from coconet_jax import errors, midi, notation, parts, score
 
 
 def _melody(cells, onsets=None, **fields):
@@ -42,7 +42,7 @@ def test_symusic_reads_the_same_notes_programs_and_tempo(tmp_path):
     assert read.tempos[0].qpm == pytest.approx(100, abs=1e-3)
     assert (read.time_signatures[0].numerator, read.time_signatures[0].denominator) == (3, 4)
     for voice, track in enumerate(read.tracks):
-        expected = midi.merge_cells(pitches[:, voice], piece.onset[:, voice])
+        expected = parts.merge_cells(pitches[:, voice], piece.onset[:, voice])
         assert [(n.time // 120, n.end // 120, n.pitch) for n in track.notes] == expected
 
 
@@ -90,12 +90,12 @@ def test_type_0_is_split_by_channel_and_drums_are_dropped(tmp_path):
     assert read.pitches[-1].tolist() == [70, 60]
 
 
-def test_off_grid_notes_are_snapped_and_counted(tmp_path, caplog):
+def test_off_grid_notes_are_snapped_and_counted(tmp_path):
     # 100 ticks a quarter: a sixteenth is 25. The second note starts 6 ticks late and ends 3 early.
     _save(tmp_path / "a.mid", [_note(60, 25) + _note(62, 41, wait=6) + _note(64, 25, wait=3)], ticks=100)
     read = notation.read_melody(tmp_path / "a.mid")
     assert read.pitches[:, 0].tolist() == [60, 62, 62, 64]
-    assert "moved 1 off-grid note(s) to 4 steps a quarter" in caplog.text
+    assert read.remarks == ("moved 1 off-grid note(s) to 4 steps a quarter, first D4 in bar 1, beat 1.31",)
 
 
 def test_short_notes_fill_at_least_one_cell(tmp_path):
@@ -111,7 +111,7 @@ def test_legato_overlap_is_no_chord(tmp_path):
 
 def test_parts_are_in_quarters(tmp_path):
     _save(tmp_path / "a.mid", [[], _note(60, 32, wait=16)], ticks=96)
-    assert midi.read(tmp_path / "a.mid").parts == [midi.Part("", [midi.Note(Fraction(1, 6), Fraction(1, 2), 60)])]
+    assert midi.read(tmp_path / "a.mid").parts == [parts.Part("", [parts.Note(Fraction(1, 6), Fraction(1, 2), 60)])]
 
 
 @pytest.mark.parametrize(

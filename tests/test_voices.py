@@ -1,0 +1,236 @@
+"""Who sings what: names, order, range, the user's choice, staves of two voices, chords in a voice, parts left out."""
+
+import mido
+import numpy as np
+import pytest
+import scorefiles as files
+
+from coconet_jax import errors, notation, parts, score, voices
+
+SATB = {"Soprano": "C5", "Alto": "G4", "Tenor": "E4", "Bass": "C3"}
+CHORD = [72, 67, 64, 48]
+
+
+def _xml(tmp_path, entries, **fields):
+    """A file of one bar for each (name, pitch), a rest for ""."""
+    path = tmp_path / "a.musicxml"
+    path.write_text(files.musicxml([(name, [files.note(pitch, 16)]) for name, pitch in entries], **fields))
+    return path
+
+
+def _midi(tmp_path, entries, **fields):
+    path = tmp_path / "a.mid"
+    tracks = [files.midi_track(name, [(0, 1920, pitch)], channel=at) for at, (name, pitch) in enumerate(entries)]
+    files.midi(path, tracks, **fields)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("Soprano", (0,)), ("S.", (0,)), ("SOPRAN", (0,)), ("Alt", (1,)), ("Ténor 1", (2,)), ("Bass voice", (3,)),
+        ("Soprano, Alto", (0, 1)), ("TB", (2, 3)), ("Tenor\nBass", (2, 3)),
+        ("Bassoon", ()), ("Alto Saxophone", ()), ("Continuo", ()), ("Piano", ()), ("", ()), ("Voice 1", ()), ("123", ()),
+    ],
+)  # fmt: skip
+def test_names(name, rank):
+    assert voices._ranks(name) == rank
+    assert voices.is_voice_name(name) == bool(rank)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("S", "A", "T", "B"),
+        ("Sopran", "Alt", "Tenor", "Bass"),
+        ("Soprano Oboe 1 Violin1", "Alto, Viola", "Tenor.Viola", "Bass Continuo"),
+        ("Canto", "Altus", "Tenore", "Bassus"),
+    ],
+)
+def test_named_parts_are_found_in_any_order_beside_others(tmp_path, names):
+    entries = list(zip(names, SATB.values(), strict=True))
+    mixed = [("Organ", "C2"), entries[3], ("Violin", "C6"), entries[1], entries[0], ("Alto Saxophone", "D5"), entries[2]]
+    read = notation.read_satb(_xml(tmp_path, mixed))
+    assert read.pitches[0].tolist() == CHORD
+    assert read.remarks == ("left out Organ, Violin, Alto Saxophone",)
+
+
+def test_first_soprano_sings(tmp_path):
+    read = notation.read_satb(_xml(tmp_path, [("Soprano 1", "C5"), ("Soprano 2", "A4"), *list(SATB.items())[1:]]))
+    assert read.pitches[0].tolist() == CHORD
+    assert read.remarks == ("left out Soprano 2",)
+
+
+def test_order_then_range(tmp_path):
+    mixed = notation.read_satb(_midi(tmp_path, [("", 48), ("", 72), ("", 64), ("", 67)]))
+    assert mixed.pitches[0].tolist() == CHORD
+    assert mixed.remarks == ("put the voices in order by their range",)
+    crossed = notation.read_satb(_midi(tmp_path, [("", 72), ("", 64), ("", 66), ("", 48)]))
+    assert crossed.pitches[0].tolist() == [72, 64, 66, 48] and crossed.remarks == ()
+
+
+def test_voices_argument_overrides(tmp_path):
+    path = _xml(tmp_path, [("Flute", "D5"), *SATB.items(), ("Organ", "D3")])
+    for choice in ("1,3,4,6", "Flute,Alto,ten,organ", ["1", 3, "Tenor", 6]):
+        assert notation.read_satb(path, voices=choice).pitches[0].tolist() == [74, 67, 64, 50]
+    assert notation.read_partial(path, voices="1,-,-,6").pitches[0].tolist() == [74, -1, -1, 50]
+    assert notation.read_partial(path, voices="6").pitches[0].tolist() == [50, -1, -1, -1]
+    assert notation.read_melody(path, voices="3").pitches[0].tolist() == [67]
+
+
+@pytest.mark.parametrize(
+    ("reader", "choice", "match"),
+    [
+        (notation.read_satb, "1,2,3,9", r"--voices=9: .* no such part.*1 Soprano, 2 Alto, 3 Tenor, 4 Bass"),
+        (notation.read_satb, "1,2,3", "name four parts"),
+        (notation.read_satb, "1,2,3,-", "name four parts"),
+        (notation.read_satb, "1,2,3,4,5", "has 5 entries; give four at most"),
+        (notation.read_satb, "1.2,2,3,4", "--voices=1.2: .* no such part"),
+        (notation.read_partial, "-,-", "names no part"),
+        (notation.read_partial, "", "names no part"),
+        (notation.read_melody, "1,2", "name one part"),
+        (notation.read_melody, "Oboe", "--voices=Oboe"),
+    ],
+)
+def test_bad_choices_name_the_parts_there_are(tmp_path, reader, choice, match):
+    with pytest.raises(errors.InputError, match=match) as caught:
+        reader(_xml(tmp_path, SATB.items()), voices=choice)
+    assert "\n" not in str(caught.value)
+
+
+def test_five_parts_without_names_ask_for_a_choice(tmp_path):
+    path = _midi(tmp_path, [("", pitch) for pitch in (72, 67, 64, 55, 48)])
+    for reader in (notation.read_satb, notation.read_partial):
+        with pytest.raises(errors.InputError, match=r"has 5 voices.*--voices=1,2,3,4.*1 \(no name\), 2 \(no name\)"):
+            reader(path)
+    assert notation.read_satb(path, voices="1,2,3,5").pitches[0].tolist() == CHORD
+
+
+def test_partial_scores_by_name(tmp_path):
+    read = notation.read_partial(_xml(tmp_path, [("Bass", "C3"), ("Alto", "G4")]))
+    assert read.pitches[0].tolist() == [-1, 67, -1, 48]
+    silent = notation.read_partial(_xml(tmp_path, [*SATB.items()][:2] + [("Tenor", ""), ("Bass", "")]))
+    assert silent.pitches[0].tolist() == [72, 67, -1, -1]
+    beside = notation.read_partial(_midi(tmp_path, [("Tenor", 60), ("Guitar", 50)]))
+    assert beside.pitches[0].tolist() == [-1, -1, 60, -1] and beside.remarks == ("left out Guitar",)
+
+
+@pytest.mark.parametrize(
+    ("pitches", "expected"),
+    [([67], [67, -1, -1, -1]), ([48], [48, -1, -1, -1]), ([72, 48], [72, -1, -1, 48]), ([48, 72], [72, -1, -1, 48]),
+     ([72, 64], [72, 64, -1, -1]), ([71, 64, 50], [71, 64, -1, 50])],
+)  # fmt: skip
+def test_partial_scores_without_names(tmp_path, pitches, expected):
+    read = notation.read_partial(_midi(tmp_path, [("", pitch) for pitch in pitches]))
+    assert read.pitches[0].tolist() == expected
+    assert ("by range" in " ".join(read.remarks)) == (len(pitches) > 1)
+
+
+def test_empty_staves_stay_empty_in_their_order(tmp_path):
+    read = notation.read_partial(_xml(tmp_path, [("", ""), ("", ""), ("", "E4"), ("", "")]))
+    assert read.pitches[0].tolist() == [-1, -1, 64, -1]
+
+
+def test_two_staves_of_two_voices_also_where_they_share_a_bar(tmp_path):
+    """Written voices in the first bar, chords in the second, one note for both in the third."""
+    women = [
+        files.voiced("C5", 16, 1) + files.backup() + files.voiced("G4", 16, 2),
+        files.voiced("D5", 16, 1) + files.voiced("F4", 16, 1, chord=True),
+        files.voiced("A4", 16, 1),
+    ]
+    men = [
+        files.voiced(upper, 16, 1) + files.backup() + files.voiced(lower, 16, 2)
+        for upper, lower in (("E4", "C3"), ("D4", "D3"), ("", "F3"))
+    ]
+    path = tmp_path / "a.musicxml"
+    path.write_text(files.musicxml([("Women", women), ("Men", men)]))
+    for reader in (notation.read_satb, notation.read_partial):
+        assert reader(path).pitches[::16].tolist() == [CHORD, [74, 65, 62, 50], [69, 69, -1, 53]]
+    assert notation.read_satb(path, voices="1.2,1.1,2.1,2.2").pitches[0].tolist() == [67, 72, 64, 48]
+
+
+@pytest.mark.parametrize("suffix", [".mid", ".musicxml"])
+def test_two_staves_of_chords_are_four_voices(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".mid":
+        upper = [(0, 480, 72), (0, 480, 67), (480, 960, 74), (480, 960, 65), (960, 1440, 69)]
+        lower = [(0, 1440, 48), (0, 480, 64), (480, 1440, 62)]
+        files.midi(path, [files.midi_track("", upper), files.midi_track("", lower)])
+    else:
+        upper = files.note("C5", 4) + files.note("G4", 4, chord=True) + files.note("D5", 4)
+        upper += files.note("F4", 4, chord=True) + files.note("A4", 4)
+        lower = files.voiced("E4", 4, 1) + files.voiced("D4", 8, 1) + files.backup(12) + files.voiced("C3", 12, 2)
+        path.write_text(files.musicxml([("", [upper]), ("", [lower])]))
+    assert notation.read_satb(path).pitches[::4].tolist() == [CHORD, [74, 65, 62, 48], [69, 69, 62, 48]]
+
+
+@pytest.mark.parametrize("suffix", [".mid", ".musicxml"])
+def test_divisi_keep_the_highest_and_say_so(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".mid":
+        sopranos = [(0, 1920, 72), (1920, 3840, 67), (1920, 3840, 71), (2400, 2880, 60)]
+        others = [files.midi_track(name, [(0, 3840, p)]) for name, p in (("Alto", 64), ("Tenor", 60), ("Bass", 48))]
+        files.midi(path, [files.midi_track("Soprano", sopranos), *others])
+    else:
+        second = files.voiced("B4", 16, 1) + files.voiced("G4", 16, 1, chord=True)
+        second += files.backup() + files.voiced("", 4, 2) + files.voiced("C4", 4, 2)
+        parts_ = [("Soprano", [files.note("C5", 16), second])]
+        parts_ += [(name, [files.note(p, 16)] * 2) for name, p in (("Alto", "E4"), ("Tenor", "C4"), ("Bass", "C3"))]
+        path.write_text(files.musicxml(parts_))
+    for reader in (notation.read_satb, notation.read_partial):
+        read = reader(path)
+        assert read.pitches[::16, 0].tolist() == [72, 71] and read.onset[:, 0].sum() == 2
+        assert read.remarks == (
+            "kept the highest of several notes at once in a voice and dropped or cut 2 note(s), first G4 of Soprano in "
+            "bar 2, beat 1",
+        )
+
+
+def test_higher_note_above_a_held_one_takes_over(tmp_path):
+    files.midi(tmp_path / "a.mid", [files.midi_track("Alto", [(0, 1920, 60), (960, 1440, 67)])])
+    assert notation.read_partial(tmp_path / "a.mid").pitches[::4, 1].tolist() == [60, 60, 67]
+
+
+def test_unison_of_two_voices_on_a_staff_is_one_note_not_a_chord(tmp_path):
+    bar = files.voiced("C5", 8, 1) + files.backup(8) + files.voiced("C5", 16, 2)
+    path = tmp_path / "a.musicxml"
+    path.write_text(files.musicxml([("Soprano", [bar]), *[(n, [files.note(p, 16)]) for n, p in list(SATB.items())[1:]]]))
+    read = notation.read_satb(path)
+    assert read.pitches[:, 0].tolist() == [72] * 16 and read.remarks == ()
+
+
+def test_melody_beside_an_accompaniment_needs_a_name_or_a_choice(tmp_path):
+    path = _xml(tmp_path, [("Soprano", "C5"), ("Piano", "C3")])
+    read = notation.read_melody(path)
+    assert read.pitches[0].tolist() == [72] and read.remarks == ("left out Piano",)
+    unnamed = _xml(tmp_path, [("", "C5"), ("", "E4"), ("", "C3")])
+    with pytest.raises(errors.InputError, match=r"has 3 voices; give a melody.*--voices=1"):
+        notation.read_melody(unnamed)
+
+
+def test_channels_of_several_tracks_are_four_voices(tmp_path):
+    tracks = []
+    for channel, (upper, lower) in ((0, (72, 67)), (2, (64, 48))):
+        first = files.midi_track("", [(0, 480, upper)], channel=channel)
+        both = [first[0], (0, mido.Message("note_on", note=lower, channel=channel + 1)), first[1]]
+        tracks.append([*both, (0, mido.Message("note_off", note=lower, channel=channel + 1)), first[2]])
+    files.midi(tmp_path / "a.mid", tracks)
+    assert notation.read_satb(tmp_path / "a.mid").pitches[0].tolist() == CHORD
+
+
+def test_many_notes_on_a_staff_are_opened_quickly():
+    notes = [parts.Note(start, start + 1, 60 + at % 20) for at, start in enumerate(np.arange(0, 4000).tolist())]
+    upper, lower = voices.open_staff(parts.Part("", notes * 3))
+    assert len(upper.notes) == len(lower.notes) == len(notes) * 3
+
+
+def test_range_error_of_a_score_offers_what_fits_all_voices(tmp_path):
+    chord = np.tile(np.array([[84, 67, 64, 40]], np.int16), (8, 1))
+    notation.write_midi(tmp_path / "a.mid", score.from_pitches(chord))
+    for reader in (notation.read_satb, notation.read_partial):
+        with pytest.raises(errors.InputError, match=r"Soprano C6 \(MIDI 84\) in bar 1, beat 1.*the score by -3 semi"):
+            reader(tmp_path / "a.mid")
+    chord[:, 3] = 38
+    notation.write_midi(tmp_path / "b.mid", score.from_pitches(chord))
+    with pytest.raises(errors.InputError, match="spans 46 semitones and no transposition fits"):
+        notation.read_satb(tmp_path / "b.mid")
