@@ -1,252 +1,183 @@
-"""MusicXML files, read and written with music21 (imported inside the functions: it takes a while to load)."""
+"""MusicXML written: bars, ties, beams, accidentals, on one staff for each voice or two staves of two.
 
-from collections.abc import Iterator
+The same score gives the same bytes, in milliseconds; `musicxml_reader` reads it back.
+"""
+
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-import io
+import math
 import os
 import re
-from typing import Any, Final
-import warnings
-from xml.etree import ElementTree
-import zipfile
+from typing import Final, NamedTuple
+from xml.sax import saxutils
 
-import numpy as np
+from coconet_jax import errors, parts, pianoroll, score, spelling
 
-from coconet_jax import errors, midi, pianoroll, score
-
-SUFFIXES: Final = (".musicxml", ".xml", ".mxl")
-MAX_QUARTERS: Final = 20_000  # of a single note
-
-
-def read(path: str | os.PathLike[str]) -> midi.Parts:
-    """The notes of every part at sounding pitch: ties merged, grace notes skipped, repeats played once.
-
-    Where a staff holds several written voices, `Part.layers` has the notes of each, the first voice first. A first
-    bar shorter than its meter is a pick-up.
-
-    Raises:
-      InputError: missing or unreadable, or malformed.
-    """
-    data = midi.read_bytes(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # music21 remarks on what it cannot render, not on notes
-            return _parts_of(_parse(_unzip(data)))
-    except errors.InputError:
-        raise
-    except Exception as error:  # malformed files take music21 through KeyError, AttributeError, OverflowError ...
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise errors.InputError(f"{path} is not MusicXML that can be read ({reason}); export it again") from None
+_TYPES: Final = {8: "breve", 4: "whole", 2: "half", 1: "quarter"}
+_SHORT_TYPES: Final = {2: "eighth", 4: "16th", 8: "32nd", 16: "64th", 32: "128th", 64: "256th"}
+_ACCIDENTALS: Final = {-2: "flat-flat", -1: "flat", 0: "natural", 1: "sharp", 2: "double-sharp"}
+_HEAD: Final = """<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE score-partwise PUBLIC "-//Recordare//DTD MusicXML 4.0 Partwise//EN"
+ "http://www.musicxml.org/dtds/partwise.dtd">
+<score-partwise version="4.0">
+"""
 
 
-def _unzip(data: bytes) -> bytes:
-    """The score inside a compressed file (.mxl), found through its container; other bytes as they are."""
-    if not data.startswith(b"PK"):
-        return data
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        root = ElementTree.fromstring(_member(archive, "META-INF/container.xml"))
-        return _member(
-            archive, next(file.get("full-path", "") for file in root.iter() if file.tag.endswith("rootfile"))
-        )
+class _Symbol(NamedTuple):
+    """One note or rest in print: times in quarters, `begin` from the first beat of its bar (or where it would be)."""
+
+    begin: Fraction
+    size: Fraction
+    pitch: int
+    tied_from: bool = False
+    tied_to: bool = False
+    whole_bar: bool = False
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as file:
-        if len(data := file.read(midi.MAX_BYTES + 1)) > midi.MAX_BYTES:
-            raise ValueError(f"{name} unpacks to more than {midi.MAX_BYTES // 10**6} MB")
-    return data
+class _Frame(NamedTuple):
+    """One bar: `origin` is its first beat, `start` what is sounding first, later than that in a pick-up."""
+
+    number: int
+    origin: Fraction
+    start: Fraction
+    end: Fraction
 
 
-def _parse(data: bytes) -> Any:
-    """music21's Score, at sounding pitch. Its converter is not used: that one leaves a cache of pickles on disk."""
-    from music21.musicxml import xmlToM21
+def write(path: str | os.PathLike[str], piece: score.Score, *, staves: int | None = None) -> None:
+    """Writes a score with clefs, a key found from the notes, bars, ties, beams and accidentals.
 
-    root = ElementTree.fromstring(data)
-    if root.tag != "score-partwise":
-        raise ValueError(f"its outermost element is {root.tag!r}, not 'score-partwise'")
-    divisions = 1.0  # music21 would cut a note of 10^8 quarters for ever, so durations are looked at first
-    for element in root.iter():
-        if element.tag == "divisions":
-            divisions = float(element.text or 1)
-        elif element.tag == "duration" and not 0 <= float(element.text or 0) / divisions <= MAX_QUARTERS:
-            raise ValueError(f"a duration of {element.text} divisions, {divisions:g} to the quarter, is absurd")
-    importer = xmlToM21.MusicXMLImporter()
-    importer.xmlRootToScore(root, importer.stream)  # its own stream: the staves of a split part go nowhere else
-    return importer.stream.toSoundingPitch()
-
-
-def _parts_of(parsed: Any) -> midi.Parts:
-    from music21 import meter, stream, tempo
-
-    parts, pickup = [], Fraction(0)
-    signature = next(iter(parsed.recurse().getElementsByClass(meter.TimeSignature)), None)
-    beats = (signature.numerator, signature.denominator) if signature else (4, 4)
-    for part in parsed.parts:
-        layers: dict[str, list[Any]] = {}
-        measures = list(part.getElementsByClass(stream.Measure))
-        for measure in measures:
-            voices = list(measure.voices)
-            for voice in voices or [measure]:
-                # Bars with one written voice carry no number in music21; they belong to the staff's first voice.
-                layer = str(voice.id) if voices else ""
-                begin = measure.offset + (voice.offset if voices else 0)
-                for note in voice.notes:
-                    layers.setdefault(layer, []).append((begin + note.offset, note))
-        if len(measures) > 1:
-            first = Fraction(measures[1].offset - measures[0].offset)
-            pickup = first if 0 < first < Fraction(4 * beats[0], beats[1]) else pickup
-        alone = layers.pop("", [])
-        first_voice, *others = [layers[name] for name in sorted(layers, key=lambda name: (len(name), name))] or [[]]
-        ordered = [alone + first_voice, *others]
-        merged = tuple(list(_merge_ties(layer)) for layer in ordered)
-        notes = merged[0] if len(merged) == 1 else list(_merge_ties(sum(ordered, [])))
-        parts.append(midi.Part((part.partName or "").strip(), notes, merged if len(merged) > 1 else ()))
-    marks = parsed.recurse().getElementsByClass(tempo.MetronomeMark)
-    speeds = [speed for mark in marks if (speed := mark.getQuarterBPM())]
-    title = (parsed.metadata.title or parsed.metadata.movementName or "") if parsed.metadata else ""
-    qpm = round(float(speeds[0]), 3) if speeds else midi.Parts([]).qpm
-    return midi.Parts(parts, beats, pickup, qpm, str(title).strip())
-
-
-def _merge_ties(timed: list[Any]) -> Iterator[midi.Note]:
-    """Notes of (offset, music21 note or chord), tied ones joined where they meet, in order of their start."""
-    from music21 import chord, harmony, note
-
-    open_ties: dict[int, midi.Note] = {}
-    for offset, element in sorted(timed, key=lambda pair: pair[0]):
-        if element.duration.isGrace or isinstance(element, harmony.Harmony):
-            continue
-        heads = element.notes if isinstance(element, chord.Chord) else [element]
-        for head in heads:
-            if not isinstance(head, note.Note):  # drums: a line on the staff, no pitch
-                continue
-            start, pitch = Fraction(offset), int(head.pitch.midi)
-            end = start + Fraction(element.duration.quarterLength)
-            tie = head.tie.type if head.tie else None
-            held = open_ties.pop(pitch, None)
-            if held is not None and tie in ("stop", "continue") and held.end == start:
-                start = held.start
-            elif held is not None:
-                yield held
-            if tie in ("start", "continue"):
-                open_ties[pitch] = midi.Note(start, end, pitch)
-            else:
-                yield midi.Note(start, end, pitch)
-    yield from open_ties.values()
-
-
-def write(path: str | os.PathLike[str], piece: score.Score) -> None:
-    """Writes a score, one staff per voice, with clefs, a key found from the notes, bars, ties and beams.
-
-    The same score gives the same bytes. The last bar is filled with rests; a pick-up is bar 0.
+    One staff for each voice, or `staves=2` for four voices on two staves, stems up and down. The last bar is filled
+    with rests; a pick-up is bar 0.
 
     Raises:
-      InputError: a tempo no program plays, or a folder that cannot be written.
+      InputError: a tempo no program plays, another number of staves, or a folder that cannot be written.
     """
-    from music21.musicxml import m21ToXml
-
-    midi.check_qpm(piece.qpm)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exporter = m21ToXml.GeneralObjectExporter(_build(piece))
-        exporter.makeNotation = False  # bars, ties and beams are there already
-        data = exporter.parse()
-    # music21 stamps the day; a score written tomorrow should be the same file.
-    data = re.sub(rb"\s*<encoding-date>[^<]*</encoding-date>", b"", data)
-    if not piece.title:  # music21 puts a title of its own where there is none
-        data = re.sub(rb"\s*<movement-title>[^<]*</movement-title>", b"", data)
-    data = re.sub(rb"\s*<creator type=\"composer\">Music21</creator>", b"", data)
-    midi.replace_file(path, data)
+    parts.replace_file(path, encode(piece, staves=staves))
 
 
-def _build(piece: score.Score) -> Any:
-    """A music21 Score whose bars, ties, beams and accidentals are in place."""
-    from music21 import instrument, layout, metadata, stream, tempo
+def encode(piece: score.Score, *, staves: int | None = None) -> bytes:
+    """The bytes that `write` writes; see there."""
+    parts.check_qpm(piece.qpm)
+    count = piece.pitches.shape[1]
+    if staves not in (None, count) and (staves, count) != (2, pianoroll.NUM_VOICES):
+        raise errors.InputError(f"staves={staves}: {count} voices can stand on {count} staves, and four on 2 as well")
+    names = parts.voice_names(count)
+    groups: list[tuple[int, ...]] = [(0, 1), (2, 3)] if staves == 2 < count else [(voice,) for voice in range(count)]
+    titles = ["&#10;".join(names[voice] for voice in group) for group in groups]  # one below the other
+    short = ["".join(names[voice][0] for voice in group) if count == 4 else "" for group in groups]
+    key = spelling.find_key(piece.pitches)
+    divisions = max(4, parts.bar_quarters(piece.meter).denominator, piece.steps_per_quarter)
+    text = [_HEAD]
+    if title := _plain(piece.title):
+        text.append(f"<work><work-title>{title}</work-title></work>\n")
+    text.append("<identification><encoding><software>coconet_jax</software>")
+    text += [f'<supports element="{name}" type="yes"/>' for name in ("accidental", "beam", "stem")]
+    text.append("</encoding></identification>\n<part-list>\n")
+    if len(groups) > 1:
+        text.append('<part-group number="1" type="start"><group-symbol>bracket</group-symbol></part-group>\n')
+    for number, (title, initials) in enumerate(zip(titles, short, strict=True), 1):
+        text.append(f'<score-part id="P{number}"><part-name>{title}</part-name>')
+        text.append(f"<part-abbreviation>{initials}</part-abbreviation>" if initials else "")
+        text.append("</score-part>\n")
+    if len(groups) > 1:
+        text.append('<part-group number="1" type="stop"/>\n')
+    text.append("</part-list>\n")
+    frames = list(_frames(piece))
+    for number, group in enumerate(groups, 1):
+        text.append(f'<part id="P{number}">\n')
+        clef = _clef(piece, group)
+        voices = [list(_bars_of(piece, voice, frames)) for voice in group]
+        for at, frame in enumerate(frames):
+            opening = _opening(piece, frame, key, divisions, clef, number == 1) if at == 0 else ""
+            written = _bar([bars[at] for bars in voices], piece.meter, key, divisions)
+            implicit = ' implicit="yes"' if frame.number == 0 else ""
+            text.append(f'<measure number="{frame.number}"{implicit}>\n{opening}{written}')
+            final = '<barline location="right"><bar-style>light-heavy</bar-style></barline>\n'
+            text.append(f"{final if at == len(frames) - 1 else ''}</measure>\n")
+        text.append("</part>\n")
+    text.append("</score-partwise>\n")
+    return "".join(text).encode()
 
-    voices = piece.pitches.shape[1]
-    kinds = [instrument.Soprano, instrument.Alto, instrument.Tenor, instrument.Bass]
-    whole = stream.Score(id="score")
-    if piece.title:
-        whole.metadata = metadata.Metadata(title=piece.title)
-    signature, mode = _find_key(piece)
-    staves = []
-    for voice, name in enumerate(midi.voice_names(voices)):
-        part = stream.Part(id=f"P{voice + 1}")
-        player = kinds[voice]() if voices == pianoroll.NUM_VOICES else instrument.Instrument()
-        player.partName = name
-        player.midiProgram = 52  # choir aahs
-        player.partAbbreviation = f"{name[0]}." if voices == pianoroll.NUM_VOICES else None
-        player.partId, player.instrumentId = f"P{voice + 1}", f"I{voice + 1}"  # music21's own ids are random
-        part.partName = name
-        part.insert(0, player)
-        part.append(list(_measures(piece, voice, signature, mode)))
-        first = part.getElementsByClass(stream.Measure)[0]
-        first.insert(0, _clef(piece, voice))
-        if voice == 0:
-            first.insert(0, tempo.MetronomeMark(number=int(piece.qpm) if piece.qpm % 1 == 0 else piece.qpm))
-        part.makeAccidentals(inPlace=True)
-        part.makeBeams(inPlace=True)
-        staves.append(part)
-        whole.insert(0, part)
-    if voices > 1:
-        whole.insert(0, layout.StaffGroup(staves, symbol="bracket", barTogether=False))
-    return whole
+
+def _plain(text: str) -> str:
+    """Text that XML can hold: control characters are left out, the rest is escaped."""
+    return saxutils.escape(re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)).strip()
 
 
-def _clef(piece: score.Score, voice: int) -> Any:
-    from music21 import clef
-
-    if piece.pitches.shape[1] == pianoroll.NUM_VOICES:
-        return (clef.TrebleClef, clef.TrebleClef, clef.Treble8vbClef, clef.BassClef)[voice]()
-    sounding = piece.pitches[:, voice][piece.pitches[:, voice] != pianoroll.REST]
-    return clef.BassClef() if sounding.size and sounding.mean() < 57 else clef.TrebleClef()
-
-
-def _measures(piece: score.Score, voice: int, signature: int, mode: str) -> Iterator[Any]:
-    """The bars of one voice, the last one filled with rests."""
-    from music21 import bar, key, meter, note, stream, tie
-
-    step = Fraction(1, piece.steps_per_quarter)
-    length = Fraction(4 * piece.meter[0], piece.meter[1])
+def _frames(piece: score.Score) -> Iterator[_Frame]:
+    step, length = Fraction(1, piece.steps_per_quarter), parts.bar_quarters(piece.meter)
     pickup = min(piece.pickup_steps * step, length) % length
-    cells = midi.merge_cells(piece.pitches[:, voice], piece.onset[:, voice])
-    notes = [(start * step, end * step, pitch) for start, end, pitch in cells]
     total = max(len(piece.pitches), 1) * step
-    beat = Fraction(4, piece.meter[1]) * (3 if piece.meter[0] > 3 and piece.meter[0] % 3 == 0 else 1)
     begin, number = (pickup - length, 0) if pickup else (Fraction(0), 1)
     while begin < total:
-        measure = stream.Measure(number=number)
-        if number == (0 if pickup else 1):
-            measure.showNumber = stream.enums.ShowNumber.NEVER if pickup else stream.enums.ShowNumber.DEFAULT
-            measure.insert(0, key.KeySignature(signature))
-            measure.insert(0, meter.TimeSignature(f"{piece.meter[0]}/{piece.meter[1]}"))
-        open_at, end = max(begin, Fraction(0)), begin + length
-        measure.paddingLeft = open_at - begin  # a pick-up's beams follow the beats before the bar line
-        for start, stop, pitch in _fill(notes, open_at, end):
-            if pitch == pianoroll.REST and start == begin and stop == end:
-                measure.insert(0, note.Rest(quarterLength=length, fullMeasure=True))
+        yield _Frame(number, begin, max(begin, Fraction(0)), begin + length)
+        begin, number = begin + length, number + 1
+
+
+def _clef(piece: score.Score, group: Sequence[int]) -> str:
+    """Clefs of a choir, with the tenor an octave below its clef; other voices by where they lie."""
+    if piece.pitches.shape[1] == pianoroll.NUM_VOICES:
+        sign = "treble" if group[-1] < 2 else "tenor" if group == (2,) else "bass"
+    else:
+        sounding = piece.pitches[:, group[0]][piece.pitches[:, group[0]] != pianoroll.REST]
+        sign = "bass" if sounding.size and sounding.mean() < 57 else "treble"
+    letter, line, octave = {"treble": ("G", 2, 0), "tenor": ("G", 2, -1), "bass": ("F", 4, 0)}[sign]
+    change = f"<clef-octave-change>{octave}</clef-octave-change>" if octave else ""
+    return f"<clef><sign>{letter}</sign><line>{line}</line>{change}</clef>"
+
+
+def _opening(
+    piece: score.Score, frame: _Frame, key: tuple[int, str], divisions: int, clef: str, with_tempo: bool
+) -> str:
+    """The attributes of the first bar, and the tempo above the first staff."""
+    beats, unit = piece.meter
+    attributes = (
+        f"<attributes><divisions>{divisions}</divisions><key><fifths>{key[0]}</fifths><mode>{key[1]}</mode></key>"
+        f"<time><beats>{beats}</beats><beat-type>{unit}</beat-type></time>{clef}</attributes>\n"
+    )
+    if not with_tempo:
+        return attributes
+    qpm = f"{piece.qpm:.6g}"
+    return attributes + (
+        '<direction placement="above"><direction-type><metronome><beat-unit>quarter</beat-unit>'
+        f'<per-minute>{qpm}</per-minute></metronome></direction-type><sound tempo="{qpm}"/></direction>\n'
+    )
+
+
+def _bars_of(piece: score.Score, voice: int, frames: Sequence[_Frame]) -> Iterator[list[_Symbol]]:
+    """The symbols of one voice, bar by bar."""
+    step = Fraction(1, piece.steps_per_quarter)
+    cells = parts.merge_cells(piece.pitches[:, voice], piece.onset[:, voice])
+    notes = [(start * step, end * step, pitch) for start, end, pitch in cells]
+    beat = Fraction(4, piece.meter[1]) * (3 if piece.meter[0] > 3 and piece.meter[0] % 3 == 0 else 1)
+    first = 0
+    for frame in frames:
+        symbols = []
+        while first < len(notes) and notes[first][1] <= frame.start:
+            first += 1
+        for start, stop, pitch in _with_rests(notes, first, frame.start, frame.end):
+            if pitch == pianoroll.REST and start == frame.origin and stop == frame.end:
+                symbols.append(_Symbol(Fraction(0), stop - start, pitch, whole_bar=True))
                 continue
-            for at, size in _split(max(start, open_at), min(stop, end), begin, beat, pitch == pianoroll.REST):
-                element = note.Rest() if pitch == pianoroll.REST else note.Note(_spell(pitch, signature, mode))
-                element.quarterLength = size
-                if pitch != pianoroll.REST and (at > start or at + size < stop):
-                    element.tie = tie.Tie("start" if at == start else "stop" if at + size == stop else "continue")
-                measure.insert(at - open_at, element)
-        measure.rightBarline = bar.Barline("final") if end >= total else None
-        begin, number = end, number + 1
-        yield measure
+            begin, end = max(start, frame.start), min(stop, frame.end)
+            for at, size in _split(begin, end, frame.origin, beat, pitch == pianoroll.REST):
+                sounds = pitch != pianoroll.REST
+                before, after = sounds and at > start, sounds and at + size < stop
+                symbols.append(_Symbol(at - frame.origin, size, pitch, before, after))
+        yield symbols
 
 
-def _fill(notes: list, begin: Fraction, end: Fraction) -> Iterator[tuple[Fraction, Fraction, int]]:
-    """The notes that sound between begin and end, with their own ends, and rests in the gaps."""
+def _with_rests(
+    notes: Sequence[tuple[Fraction, Fraction, int]], first: int, begin: Fraction, end: Fraction
+) -> Iterator[tuple[Fraction, Fraction, int]]:
+    """The notes from number `first` on that sound between begin and end, with their own ends, and rests in gaps."""
     now = begin
-    for start, stop, pitch in notes:
-        if stop <= begin or start >= end:
-            continue
+    while first < len(notes) and notes[first][0] < end:
+        start, stop, pitch = notes[first]
         if start > now:
             yield now, start, pianoroll.REST
         yield start, stop, pitch
-        now = stop
+        now, first = stop, first + 1
     if now < end:
         yield now, end, pianoroll.REST
 
@@ -264,7 +195,7 @@ def _split(start: Fraction, stop: Fraction, bar: Fraction, beat: Fraction, rest:
         elif crosses and not inside and not (_notatable(size) and (size % beat == 0 or not hides)):
             size = next(n * beat for n in range(int(size / beat), 0, -1) if _notatable(n * beat))
         while not _notatable(size):
-            size -= Fraction(1, 4)  # the finest grid's step
+            size -= Fraction(1, 4) if size > Fraction(1, 4) else Fraction(1, 16)
         yield start, size
         start += size
 
@@ -274,27 +205,116 @@ def _notatable(size: Fraction) -> bool:
     return size.numerator in (1, 2, 3, 4, 6, 8, 12) and size.denominator in (1, 2, 4, 8, 16)
 
 
-def _find_key(piece: score.Score) -> tuple[int, str]:
-    """Sharps (flats negative) and mode by music21's key analysis of how long each pitch class sounds."""
-    from music21 import note, stream
-
-    lengths = np.bincount(piece.pitches[piece.pitches != pianoroll.REST] % 12, minlength=12)
-    if not lengths.any():
-        return 0, "major"
-    tones: Any = stream.Stream()
-    for pitch_class in np.flatnonzero(lengths).tolist():
-        tones.append(note.Note(60 + pitch_class, quarterLength=int(lengths[pitch_class])))
-    found = tones.analyze("key")
-    return found.sharps, found.mode
+def _type(size: Fraction) -> tuple[str, int]:
+    """The name of a note's length, and its dots."""
+    dots = int(size.numerator % 3 == 0)
+    plain = size * 2 / 3 if dots else size
+    return (_TYPES[int(plain)] if plain >= 1 else _SHORT_TYPES[plain.denominator]), dots
 
 
-def _spell(pitch: int, signature: int, mode: str) -> Any:
-    """music21's pitch, spelled as near to the key as the line of fifths allows."""
-    from music21 import pitch as pitches
+def _bar(voices: Sequence[list[_Symbol]], meter: tuple[int, int], key: tuple[int, str], divisions: int) -> str:
+    """The notes of one staff in one bar, voice after voice."""
+    spelled = {s.pitch: spelling.spell(s.pitch, *key) for bar in voices for s in bar if s.pitch >= 0}
+    shown = _accidentals(voices, spelled, key[0])
+    text = []
+    for number, symbols in enumerate(voices):
+        if number:
+            whole = sum((symbol.size for symbol in voices[number - 1]), Fraction(0)) * divisions
+            text.append(f"<backup><duration>{whole}</duration></backup>\n")
+        stem = ("up", "down")[number] if len(voices) > 1 else ""
+        for at, (symbol, beams) in enumerate(zip(symbols, _beams(symbols, _beam_length(meter)), strict=True)):
+            text.append(_note(symbol, spelled, number + 1, shown.get((number, at)), stem, beams, divisions))
+    return "".join(text)
 
-    # In C major from Eb to G#, in A minor from Bb to D#: a minor key raises its sixth and seventh degree.
-    lowest = signature - (2 if mode == "minor" else 3)
-    fifths = lowest + (pitch * 7 - lowest) % 12
-    alter = (fifths + 1) // 7
-    letter: Any = "FCGDAEB"[(fifths + 1) % 7]
-    return pitches.Pitch(step=letter, accidental=alter or None, octave=(pitch - alter) // 12 - 1)
+
+def _note(
+    symbol: _Symbol, spelled: dict, voice: int, accidental: str | None, stem: str, beams: str, divisions: int
+) -> str:
+    duration = f"<duration>{symbol.size * divisions}</duration>"
+    name, dots = _type(symbol.size) if _notatable(symbol.size) else ("", 0)
+    type_text = f"<type>{name}</type>" + "<dot/>" * dots if name and not symbol.whole_bar else ""
+    if symbol.pitch < 0:
+        rest = '<rest measure="yes"/>' if symbol.whole_bar else "<rest/>"
+        return f"<note>{rest}{duration}<voice>{voice}</voice>{type_text}</note>\n"
+    letter, alter, octave = spelled[symbol.pitch]
+    alter_text = f"<alter>{alter}</alter>" if alter else ""
+    ends = [kind for kind, there in (("stop", symbol.tied_from), ("start", symbol.tied_to)) if there]
+    ties = "".join(f'<tie type="{kind}"/>' for kind in ends)
+    tied = "".join(f'<tied type="{kind}"/>' for kind in ends)
+    return (
+        f"<note><pitch><step>{letter}</step>{alter_text}<octave>{octave}</octave></pitch>{duration}{ties}"
+        f"<voice>{voice}</voice>{type_text}"
+        + (f"<accidental>{accidental}</accidental>" if accidental else "")
+        + (f"<stem>{stem}</stem>" if stem and symbol.size < 4 else "")
+        + beams
+        + (f"<notations>{tied}</notations>" if ends else "")
+        + "</note>\n"
+    )
+
+
+def _accidentals(voices: Sequence[list[_Symbol]], spelled: dict, sharps: int) -> dict[tuple[int, int], str]:
+    """Which symbols (voice, place) of a staff show an accidental: where the line's last alteration is another one.
+
+    A note tied over the bar line shows none, and the next one on its line shows it again.
+    """
+    notes = [(s.begin, voice, at, s) for voice, bar in enumerate(voices) for at, s in enumerate(bar) if s.pitch >= 0]
+    standing: dict[tuple[str, int], int] = {}
+    shown = {}
+    for _, voice, at, symbol in sorted(notes):
+        letter, alter, octave = spelled[symbol.pitch]
+        before = standing.get((letter, octave), spelling.key_alteration(letter, sharps))
+        if alter == before or (symbol.tied_from and at == 0):
+            continue
+        shown[voice, at] = _ACCIDENTALS[alter]
+        standing[letter, octave] = alter
+    return shown
+
+
+def _beam_length(meter: tuple[int, int]) -> Fraction:
+    """Quarters that one beam may span."""
+    beats, unit = meter
+    if unit >= 8 and beats % 3 == 0:
+        return Fraction(12, unit)
+    return max(Fraction(1), Fraction(4, unit)) if unit <= 4 else Fraction(1)
+
+
+def _beams(symbols: Sequence[_Symbol], length: Fraction) -> list[str]:
+    """The beam elements of each symbol: short notes that follow each other within one beat are joined."""
+    texts = [""] * len(symbols)
+    flags = [_flags(symbol) for symbol in symbols]
+    run: list[int] = []
+    for at in range(len(symbols) + 1):
+        joined = (
+            at < len(symbols)
+            and flags[at] > 0
+            and (not run or symbols[at].begin // length == symbols[run[-1]].begin // length)
+        )
+        if joined:
+            run.append(at)
+            continue
+        if len(run) > 1:
+            for level in range(1, max(flags[place] for place in run) + 1):
+                _beam_level(symbols, flags, run, level, texts)
+        run = [at] if at < len(symbols) and flags[at] > 0 else []
+    return texts
+
+
+def _beam_level(symbols: Sequence[_Symbol], flags: Sequence[int], run: list[int], level: int, texts: list[str]) -> None:
+    for index, at in enumerate(run):
+        if flags[at] < level:
+            continue
+        before = index > 0 and flags[run[index - 1]] >= level
+        after = index + 1 < len(run) and flags[run[index + 1]] >= level
+        kind = "continue" if before and after else "end" if before else "begin" if after else ""
+        if not kind:  # a hook points to the note it makes a beat with
+            first_half = (symbols[at].begin / symbols[at].size).numerator % 2 == 0
+            kind = "forward hook" if index == 0 or (first_half and index + 1 < len(run)) else "backward hook"
+        texts[at] += f'<beam number="{level}">{kind}</beam>'
+
+
+def _flags(symbol: _Symbol) -> int:
+    """Flags of a note: 1 for an eighth, 2 for a sixteenth ...; 0 for rests and longer notes."""
+    if symbol.pitch < 0 or symbol.size >= 1:
+        return 0
+    plain = symbol.size * 2 / 3 if symbol.size.numerator == 3 else symbol.size
+    return int(math.log2(plain.denominator))

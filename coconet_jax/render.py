@@ -6,10 +6,10 @@ import math
 import os
 from typing import Any, Final
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Integer
 import numpy as np
 
-from coconet_jax import midi, pianoroll, score
+from coconet_jax import parts, pianoroll, score
 
 DPI: Final = 100
 # Okabe and Ito's palette, told apart by colour-blind readers; blue next to orange, as neighbours in the score.
@@ -42,12 +42,12 @@ def write_pianoroll(
     for pitch in range(low, high + 1):
         if pitch % 12 in _BLACK_KEYS:
             axes.axhspan(pitch - 0.5, pitch + 0.5, color="#F3F3F3", linewidth=0, zorder=0)
-    names = midi.voice_names(piece.pitches.shape[1])
+    names = parts.voice_names(piece.pitches.shape[1])
     handles = []
     for voice, name in enumerate(names):
         colour = _COLOURS[voice % len(_COLOURS)]
         handles.append(patches.Patch(facecolor=colour, edgecolor="none", label=name))
-        for start, end, pitch in midi.merge_cells(piece.pitches[:, voice], piece.onset[:, voice]):
+        for start, end, pitch in parts.merge_cells(piece.pitches[:, voice], piece.onset[:, voice]):
             for first, last, is_given in _runs(given, voice, start, end):
                 box = patches.Rectangle(
                     (first, pitch - 0.42),
@@ -66,7 +66,7 @@ def write_pianoroll(
     axes.set_xlim(0, steps)
     axes.set_ylim(low - 0.5, high + 0.5)
     ticks = [pitch for pitch in range(low, high + 1) if pitch % 12 in (0, 4, 7)]
-    axes.set_yticks(ticks, [midi.pitch_name(pitch) for pitch in ticks])
+    axes.set_yticks(ticks, [parts.pitch_name(pitch) for pitch in ticks])
     axes.set_xlabel(f"bar ({piece.meter[0]}/{piece.meter[1]})")
     axes.set_ylabel("pitch")
     axes.set_title(piece.title or " ", loc="left", color=_INK)
@@ -138,6 +138,42 @@ def write_loss_curve(path: str | os.PathLike[str], metrics: Sequence[Mapping[str
     _save(figure, path)
 
 
+def write_trace(path: str | os.PathLike[str], stages: Integer[np.ndarray, "r t i"], piece: score.Score) -> None:
+    """Draws how a score came about: a strip for each stage, first to last, with the colours of the voices.
+
+    Args:
+      path: the PNG.
+      stages: MIDI pitches after each stage, -1 where nothing is written yet.
+      piece: for meter and title.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    from matplotlib import colors
+    from matplotlib import figure as figures
+    from matplotlib.backends import backend_agg
+
+    sounding = stages[stages != pianoroll.REST]
+    low, high = (int(sounding.min()) - 1, int(sounding.max()) + 1) if sounding.size else (59, 73)
+    steps = stages.shape[1]
+    size = (min(max(7.0, steps / 12), 40.0), 0.6 + 1.1 * len(stages))
+    figure = figures.Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+    backend_agg.FigureCanvasAgg(figure)
+    bar = 4 * piece.meter[0] * piece.steps_per_quarter / piece.meter[1]
+    for number, (axes, pitches) in enumerate(zip(figure.subplots(len(stages), 1, squeeze=False)[:, 0], stages, strict=True)):
+        picture = np.ones((high - low + 1, steps, 3))
+        for voice in reversed(range(pitches.shape[1])):
+            times = np.flatnonzero(pitches[:, voice] != pianoroll.REST)
+            picture[pitches[times, voice] - low, times] = colors.to_rgb(_COLOURS[voice % len(_COLOURS)])
+        axes.imshow(picture, origin="lower", aspect="auto", interpolation="nearest", extent=(0, steps, low, high + 1))
+        lines = np.arange(piece.pickup_steps, steps, bar)
+        axes.vlines(lines, low, high + 1, color="#888888", linewidth=0.6)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_ylabel(f"{number + 1}/{len(stages)}", rotation=0, ha="right", va="center")
+    _save(figure, path)
+
+
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     """A figure of this many inches outside pyplot, so that nothing global is set, and its only axes."""
     from matplotlib import figure as figures
@@ -153,4 +189,4 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    midi.replace_file(path, buffer.getvalue())
+    parts.replace_file(path, buffer.getvalue())

@@ -20,6 +20,7 @@ class Score:
       steps_per_quarter: 4 (sixteenths), 2 or 1.
       qpm: tempo in quarters a minute.
       title: shown by programs that open the file.
+      remarks: what a reader changed or left out, a line for each; empty for scores that no file was read for.
     """
 
     pitches: Integer[np.ndarray, "t i"]
@@ -29,6 +30,7 @@ class Score:
     steps_per_quarter: int = 4
     qpm: float = 80.0
     title: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def from_pitches(pitches: Integer[np.ndarray, "t i"], **fields) -> Score:
