@@ -135,9 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--num_shards", type=int, metavar="P", help="P commands, run anywhere; any order")
     group.add_argument(
         "--distributed",
-        choices=("off", "auto"),
         default="off",
-        help="auto: share the run among the processes of a Cloud TPU pod, GKE or Slurm job",
+        metavar="WHERE",
+        help="share the run among processes that share the folder: auto on a Cloud TPU pod, GKE or Slurm; elsewhere "
+        "host:port,P,K in each of P processes, K = 0 to P - 1, the address being that of process 0",
     )
     group.add_argument(
         "--micro_batch",
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"samples at once on a device (default: {generate.MICRO_BATCH}, fewer of long pieces)",
     )
-    group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 8 micro-batches)")
+    group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 256)")
     return parser
 
 
@@ -275,7 +276,7 @@ def _sample(args: argparse.Namespace) -> None:
     files.check_folder(folder)
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
-    devices.start_processes(args.distributed, "", 1, 0)
+    _join_processes(args.distributed)
     loaded = checkpoint.load(args.checkpoint, args.step)
     request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
     for remark in request.given.remarks:
@@ -349,6 +350,19 @@ def _sample(args: argparse.Namespace) -> None:
         print(f"wrote {samples.num_chunks(manifest)} files of samples to {folder}")
 
 
+def _join_processes(where: str) -> None:
+    if where in ("off", "auto"):
+        devices.start_processes(where, "", 1, 0)
+        return
+    try:
+        coordinator, count, number = where.split(",")
+        devices.start_processes("manual", coordinator, int(count), int(number))
+    except ValueError as error:
+        if isinstance(error, errors.InputError):
+            raise
+        raise errors.InputError(f"--distributed={where}: use off, auto or host:port,P,K") from None
+
+
 def _write_trace(folder: pathlib.Path, plan: generate.Plan, num_samples: int, records: int) -> None:
     """The way of each sample, as arrays and as pictures."""
     from coconet_jax import render  # matplotlib is wanted here alone
@@ -369,8 +383,9 @@ def _main(args: argparse.Namespace) -> None:
         if args.checkpoint:
             raise errors.InputError("--export writes scores of samples that lie in --out; leave --checkpoint out")
         formats = _formats(args.formats or ",".join(DEFAULT_FORMATS), 0)
-        everything = samples.load_samples(args.out, partial=True)
-        chosen = exporting.parse_ids(args.export, int(everything.sample_id[-1]) + 1)
+        manifest = samples.read_manifest(args.out)
+        count = manifest["num_samples"] if manifest else len(samples.load_samples(args.out).pitches)
+        chosen = exporting.parse_ids(args.export, count)
         _write_scores(args, samples.load_samples(args.out, ids=chosen), formats, args.tempo)
         return
     if not args.checkpoint:

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import socket
+import subprocess
 import sys
 from typing import Any, cast
 
@@ -191,6 +193,28 @@ def test_a_run_grows_resumes_and_is_shared_out(run, tmp_path, capsys):
     assert samples.load_samples(tmp_path / "whole").seed == 1
 
 
+@pytest.mark.slow
+def test_two_processes_do_the_run_together(run, tmp_path, capsys):
+    words = [f"--checkpoint={run}", "--num_samples=20", "--bars=1", "--num_steps=2", "--formats=npz"]
+    words += ["--chunk_size=4", "--micro_batch=2"]
+    assert call(capsys, *words, f"--out={tmp_path}/alone")[0] == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "coconet_jax.sample", *words, f"--out={tmp_path}/together"]
+    processes = [
+        subprocess.Popen([*command, f"--distributed={place},2,{k}"], cwd=conftest.REPOSITORY, stdout=subprocess.PIPE)
+        for k in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.close()
+    for path in (tmp_path / "alone").glob("*.npz"):
+        assert (tmp_path / "together" / path.name).read_bytes() == path.read_bytes()
+    assert len(list((tmp_path / "together").glob("*.npz"))) == 5
+
+
 def test_micro_batches_give_the_same_bytes(run, tmp_path, capsys):
     """On CPU in float32, whatever the shape of the program."""
     found = []
@@ -259,6 +283,7 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--greedy=1,0"], "greedy=(1.0, 0.0)"),
         (["--checkpoint=RUN", "--greedy=x"], "--greedy=x"),
         (["--checkpoint=RUN", "--shard_index=0"], "go together"),
+        (["--checkpoint=RUN", "--distributed=pod"], "--distributed=pod: use off, auto or host:port,P,K"),
         (["--checkpoint=RUN", "--shard_index=2", "--num_shards=2"], "shard_index=2"),
         (["--checkpoint=RUN", "--span=1-2"], "--span=1-2 goes with --inpaint"),
         (["--checkpoint=RUN", "--export=all"], "leave --checkpoint out"),
