@@ -134,7 +134,7 @@ def settings(name: str, calls: int) -> config.Sample | None:
     if name in SWEPT:
         if rest < 8:
             return None
-        sweep = {"finish_sweeps": sweeps, "finish_stride": stride}
+        sweep: dict[str, Any] = {"finish_sweeps": sweeps, "finish_stride": stride}
         base = config.Sample("maskgit") if name.startswith("MaskGIT") else config.Sample()
         return dataclasses.replace(base, num_steps=rest - (base.sampler == "gibbs"), **sweep)
     if calls > 256 and not name.startswith(("Gibbs", "ancestral Gibbs", "upsampling")):

@@ -3,7 +3,7 @@
 A run's folder holds `checkpoints/<step>/` with the items
   weights      what is sampled from: {"params", "batch_stats"} (averaged parameters, re-estimated statistics),
   train_state  all that resuming needs,
-  header       JSON: format version, config, sha256 of the weights, package versions,
+  header       JSON: format version, config, sha256 of weights, state and pieces, package versions,
   metrics      JSON: the validation NLL, where the step was evaluated.
 """
 
@@ -61,7 +61,8 @@ def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.Che
     """A manager that writes a run's checkpoints asynchronously.
 
     Keeps the last two, the best two by validation NLL and, where `milestone_base` > 0, those at
-    milestone_base, 2 milestone_base, 4 milestone_base, ... steps.
+    milestone_base, 2 milestone_base, 4 milestone_base, ... steps. What was a milestone when it was saved stays one,
+    under whatever settings the run is resumed.
     """
     kept: list[ocp_managers.PreservationPolicy] = [
         ocp_managers.LatestN(2),
@@ -73,7 +74,7 @@ def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.Che
         ),
     ]
     if milestone_base:
-        kept.append(ocp_managers.CustomSteps([milestone_base << k for k in range(40)]))
+        kept.append(ocp_managers.CustomSteps(_milestones(milestone_base)))
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp_managers.AnyPreservationPolicy(kept),
         best_fn=_nll_of,  # without it Orbax writes no metrics; what is kept is the policy's matter
@@ -81,7 +82,24 @@ def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.Che
         save_root_metadata=False,
     )
     folder = pathlib.Path(workdir).absolute() / FOLDER  # Orbax refuses relative paths
-    return ocp.CheckpointManager(folder, options=options)
+    manager = ocp.CheckpointManager(folder, options=options)
+    kept.append(ocp_managers.CustomSteps(_stored_milestones(manager)))
+    return manager
+
+
+def _milestones(base: int) -> list[int]:
+    return [base << k for k in range(40)]
+
+
+def _stored_milestones(manager: ocp.CheckpointManager) -> list[int]:
+    """The steps on disk that are milestones by the settings they were saved under."""
+    found = []
+    for step in manager.all_steps():
+        with contextlib.suppress(errors.InputError):  # damage is named when the step itself is read
+            base = config_lib.milestone_base(_config_of(_read_header(manager, step), step).train)
+            if step in _milestones(base):
+                found.append(step)
+    return found
 
 
 def save(
@@ -91,6 +109,8 @@ def save(
     config: config_lib.Config,
     data_sha256: str,
     valid_nll: float | None,
+    *,
+    valid_sha256: str = "",
 ) -> None:
     """Starts writing a checkpoint of `state`; whole or not at all, also under kill -9. Saving a step twice is once.
 
@@ -101,6 +121,7 @@ def save(
       config: the run's.
       data_sha256: digest of the training pieces, so that no run is resumed on others.
       valid_nll: nats per variable, where the step was evaluated.
+      valid_sha256: digest of the validation windows: they settle what is best and, on plateau, the learning rate.
     """
     step = int(state.step)
     if step in manager.all_steps():
@@ -111,6 +132,7 @@ def save(
         "sha256": digest(weights),
         "state_sha256": digest(_as_tree(state)),
         "data_sha256": data_sha256,
+        "valid_sha256": valid_sha256,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
     }
     manager.save(
@@ -134,9 +156,14 @@ def _as_tree(state: state_lib.TrainState) -> dict[str, Any]:
 
 
 def restore(
-    manager: ocp.CheckpointManager, config: config_lib.Config, mesh: devices.Mesh, data_sha256: str
+    manager: ocp.CheckpointManager,
+    config: config_lib.Config,
+    mesh: devices.Mesh,
+    data_sha256: str,
+    *,
+    valid_sha256: str = "",
 ) -> state_lib.TrainState | None:
-    """The state of the last checkpoint, replicated over `mesh`; None in a new run.
+    """The state of the last checkpoint, replicated over `mesh`; None in a new run. An empty digest is not compared.
 
     Raises:
       InputError: the run was started under settings whose maths differ, or on other pieces.
@@ -146,12 +173,14 @@ def restore(
         return None
     stored = _read_header(manager, step)
     config_lib.check_resume(_config_of(stored, step), config)
-    if stored["data_sha256"] != data_sha256:
-        raise errors.InputError(
-            f"this run was started on other training pieces (sha256 {stored['data_sha256'][:12]}, here "
-            f"{data_sha256[:12]}); give the same data, or start a new --workdir (--config.train.init_from keeps the "
-            "parameters)"
-        )
+    # Early checkpoints tell nothing of the validation pieces.
+    for what, key, here in (("training", "data_sha256", data_sha256), ("validation", "valid_sha256", valid_sha256)):
+        there = stored.get(key, "")
+        if there and here and there != here:
+            raise errors.InputError(
+                f"this run was started on other {what} pieces (sha256 {there[:12]}, here {here[:12]}); give the same "
+                "data, or start a new --workdir (--config.train.init_from keeps the parameters)"
+            )
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _as_tree(state_lib.abstract(config))

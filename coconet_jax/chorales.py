@@ -29,7 +29,7 @@ except ImportError as error:
 BachChorales = chorales_builder.BachChorales
 DATASETS = chorales_builder.DATASETS
 read_examples = chorales_builder.read_examples
-_SAME_SETTING = 0.2  # share of cells that differ
+leaking_names = corpus.leaking_names
 
 _EXAMPLES = """examples:
   the default: rebuild the paper's split from music21, once, and say what is in it
@@ -151,19 +151,6 @@ def read(builder: BachChorales, source: str | os.PathLike[str] | None = None) ->
     return pieces.PieceSet(splits, config.steps_per_quarter, origin)
 
 
-def leaking_names(split: str = "valid") -> tuple[str, ...]:
-    """Pieces of `split` that are, up to transposition, the same setting as one in train: report numbers without them.
-
-    A setting counts as shared when fewer than one cell in five differs; two settings of one tune differ in more.
-    """
-    names = []
-    for leak in corpus.table()["leaks"]:
-        sides = dict(zip((leak["a"][0], leak["b"][0]), leak["names"], strict=True))
-        if set(sides) == {"train", split} and leak["differ"] < _SAME_SETTING:
-            names.append(sides[split])
-    return tuple(names)
-
-
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
@@ -237,7 +224,7 @@ def _print_table(builder: BachChorales, piece_set: pieces.PieceSet) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = errors.Parser(
         prog="python -m coconet_jax.chorales",
         description="Prepares Bach chorales once, says what is in them, and writes them or one of them to a file.",
         epilog=_EXAMPLES,

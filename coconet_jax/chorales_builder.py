@@ -18,7 +18,6 @@ from absl import logging
 from google.protobuf import json_format, message
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 
 from coconet_jax import corpus, errors, pianoroll, sources
 
@@ -207,18 +206,12 @@ def _read_music21(extra: bool) -> dict[str, list[corpus.Chorale]]:
     folds: dict[str, list[corpus.Chorale]] = {split: [] for split in rows}
     # music21 makes objects by the million, and each sweep for those it dropped would visit all of JAX's and TFDS's too.
     gc.freeze()
-    # On a terminal a bar, elsewhere a line: a log full of bars helps nobody.
-    plain = not sys.stderr.isatty()
-    if plain:
-        print(f"reading {total} chorales with music21, once: about half a minute", file=sys.stderr, flush=True)
     try:
-        with tqdm.tqdm(
-            total=total, desc="reading chorales (once)", unit=" chorales", leave=False, disable=plain
-        ) as bar:
+        with sources.show_reading(total, "chorales with music21", ": about half a minute") as count:
             for split, fold in rows.items():
                 for row in fold:
                     folds[split].append(corpus.build(row["name"], row))
-                    bar.update()
+                    count()
     finally:
         gc.unfreeze()
     return folds

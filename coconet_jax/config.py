@@ -71,13 +71,16 @@ class Train:
     context_prob: float = 0.5  # bernoulli only: chance of a variable to be given
     stratify: bool = True  # orderless only: spread the sizes evenly over the batch
     bn_batches: int = 8  # batches that re-estimate BatchNorm's statistics before each evaluation
-    eval_every: int = 500  # steps between evaluations, each followed by a checkpoint
+    eval_every: int = 500  # steps between evaluations
+    save_every: int = 0  # steps between checkpoints, a multiple of eval_every; 0: one after each evaluation
     eval_batch_size: int = 32
     eval_contexts: int = 1  # fixed contexts per validation window
     report_every: int = 50
     early_stop_evals: int = 0  # stop after so many evaluations without progress; 0: never
     keep_milestones: bool = True  # keep the checkpoint after each doubling of the step
-    steps_per_dispatch: int = 0  # steps in one compiled call; 0: 1 on CPU, 10 elsewhere; 1 where data are streamed
+    # Steps in one compiled call; 0: 1 on CPU, 10 elsewhere; 1 where data are streamed. On accelerators no bit of the
+    # result depends on it; on CPU, where the loop is slow, 1 has a program of its own, equal but for rounding.
+    steps_per_dispatch: int = 0
     init_from: str = ""  # a run's folder: start from its parameters
 
 
@@ -103,6 +106,9 @@ class Config:
     num_devices: int = 0  # 0: all
 
 
+# Compiled with room for the metrics of so many steps, whatever train.steps_per_dispatch is: one program for all.
+MAX_STEPS_PER_DISPATCH = 100
+
 # What may differ when a run is resumed: none of these changes the maths of a step.
 RESUMABLE = frozenset(
     {
@@ -113,6 +119,7 @@ RESUMABLE = frozenset(
         "train.num_steps",
         "train.eval_every",
         "train.eval_batch_size",
+        "train.save_every",
         "train.report_every",
         "train.early_stop_evals",
         "train.keep_milestones",
@@ -275,12 +282,27 @@ def _validate(config: Config) -> None:
         "train.weight_decay": train.weight_decay,
         "train.clip_norm": train.clip_norm,
         "train.early_stop_evals": train.early_stop_evals,
+        "train.save_every": train.save_every,
         "train.steps_per_dispatch": train.steps_per_dispatch,
         "num_devices": config.num_devices,
     }
     for name, number in not_negative.items():
         _require(number >= 0, name, number, "use 0 or more")
-    _require(train.seed < 2**31, "train.seed", train.seed, f"use a number below {2**31}")
+    at_most = {
+        "data.crop_steps": (data.crop_steps, 4096),  # 256 bars of sixteenths
+        "data.crop_grid": (data.crop_grid, 4096),
+        "train.steps_per_dispatch": (train.steps_per_dispatch, MAX_STEPS_PER_DISPATCH),
+    }
+    for name, (value, most) in at_most.items():
+        _require(value <= most, name, value, f"use {most} or less")
+    for name, value in flatten(config).items():  # the device counts in 32 bits
+        _require(not isinstance(value, int) or value < 2**31, name, value, f"use a number below {2**31}")
+    _require(
+        train.save_every % train.eval_every == 0,
+        "train.save_every",
+        train.save_every,
+        f"use a multiple of train.eval_every={train.eval_every}, or 0",
+    )
     _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
     _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
     _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")
@@ -334,6 +356,11 @@ def flatten(config: Config) -> dict[str, Any]:
 def crop_grid(data: Data) -> int:
     """Steps between possible starts of a crop."""
     return data.crop_grid or data.steps_per_quarter
+
+
+def milestone_base(train: Train) -> int:
+    """The step of a run's first milestone, the others being its doubles; 0 where none are kept."""
+    return (train.save_every or train.eval_every) if train.keep_milestones else 0
 
 
 def check_devices(config: Config, num_devices: int) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Int, Int8, Int32, Key
 import numpy as np
 
 from coconet_jax import config as config_lib
-from coconet_jax import errors, pianoroll
+from coconet_jax import corpus, errors, pianoroll
 from coconet_jax import pieces as pieces_lib
 from coconet_jax.pianoroll import AnyArray
 
@@ -39,6 +39,14 @@ class Resident(NamedTuple):
 
     pitches: Int8[AnyArray, "n t 4"]
     table: Table
+
+
+class Validation(NamedTuple):
+    """The windows that are evaluated, of how many, and which belong to pieces of which train has no near copy."""
+
+    windows: Batch
+    total: int
+    clean: Bool[AnyArray, " b"]
 
 
 class Crops(NamedTuple):
@@ -206,6 +214,16 @@ def windows(pieces: pieces_lib.Pieces, steps: int) -> Batch:
     start = np.concatenate([np.arange(count, dtype=np.int32) * steps for count in counts])
     length = np.minimum(pieces.lengths[piece] - start, steps).astype(np.int32)
     return cut(pieces.pitches, Crops(piece, start, np.zeros_like(start), length), steps)
+
+
+def validation(pieces: pieces_lib.Pieces, config: config_lib.Data) -> Validation:
+    """The windows of the validation pieces; of very many a choice, always the same, that fits device_mib (numpy)."""
+    batch = windows(pieces, config.crop_steps)
+    clean = np.repeat(~np.isin(pieces.names, corpus.leaking_names("valid")), -(-pieces.lengths // config.crop_steps))
+    total = len(clean)
+    most = max(config.device_mib * 2**20 * total // (batch.pitches.nbytes + batch.valid.nbytes), 1)
+    rows = np.sort(np.random.default_rng(0).permutation(total)[:most])
+    return Validation(Batch(batch.pitches[rows], batch.valid[rows]), total, clean[rows])
 
 
 def pad_rows(batch: Batch, multiple: int) -> Batch:

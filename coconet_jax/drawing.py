@@ -28,9 +28,7 @@ class Rule(NamedTuple):
 
 def plain(batch: int, steps: int, voices: int = pianoroll.NUM_VOICES) -> Rule:
     """Nothing but the call's temperature."""
-    return Rule(
-        jnp.zeros((steps, pianoroll.NUM_PITCHES, voices)), jnp.ones((steps, voices)), jnp.zeros((batch,)), 1.0
-    )
+    return Rule(jnp.zeros((steps, pianoroll.NUM_PITCHES, voices)), jnp.ones((steps, voices)), jnp.zeros((batch,)), 1.0)
 
 
 def keep_likeliest(logits: Float[Array, "b t p i"], top_p: float) -> Float[Array, "b t p i"]:

@@ -29,6 +29,7 @@ def place(
     steps_per_quarter: int,
     highest: bool = False,
     whole: bool = False,
+    to_bar_line: bool = False,
 ) -> score.Score:
     """Puts parts on the grid, one voice each; the score's remarks say what was moved or dropped, and where first.
 
@@ -37,7 +38,8 @@ def place(
       path: the file, as errors name it.
       steps_per_quarter: the grid.
       highest: of several notes at once in a part keep the highest; an error otherwise.
-      whole: keep the rests at the end of the file; otherwise the score ends with its last note.
+      whole: keep the rests at the end of the file; otherwise the score ends with its last note,
+      to_bar_line: or with the rests after it in the same bar, if the file has them.
 
     Raises:
       InputError: no notes, notes at once in a part without `highest`, or a piece of more than 20,000 steps.
@@ -70,13 +72,22 @@ def place(
         notes, lower = _one_at_a_time(part, found.bars, path, highest, steps_per_quarter)
         reports.append(_Report(lower, *_fill(notes, pitches[:, voice], onset[:, voice], steps_per_quarter)))
     end = int(np.flatnonzero((pitches != pianoroll.REST).any(axis=1))[-1]) + 1
-    if whole:
-        end = max(end, nearest(found.end * steps_per_quarter))
+    if whole or to_bar_line:
+        kept = found.end if whole else min(found.end, _next_bar_line(last, found))
+        end = max(end, min(nearest(kept * steps_per_quarter), MAX_STEPS))
+        missing = max(end - length, 0)
+        pitches = np.pad(pitches, ((0, missing), (0, 0)), constant_values=pianoroll.REST)
+        onset = np.pad(onset, ((0, missing), (0, 0)))
     remarks = (*found.remarks, *_remarks(found, reports, steps_per_quarter))
     return score.Score(
         pitches[:end], onset[:end], found.meter, nearest(found.pickup * steps_per_quarter), steps_per_quarter,
         found.qpm, found.title, remarks,
     )  # fmt: skip
+
+
+def _next_bar_line(time: Fraction, found: parts.Parts) -> Fraction:
+    bar = Fraction(4 * found.meter[0], found.meter[1])
+    return found.pickup + -(-(time - found.pickup) // bar) * bar
 
 
 def _one_at_a_time(

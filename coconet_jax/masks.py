@@ -73,4 +73,3 @@ def sample_bernoulli_context(
     given = jax.vmap(lambda key: jax.random.bernoulli(key, context_prob, shape))(keys) & valid[..., None]
     no_target = jnp.all(given == valid[..., None], axis=(1, 2), keepdims=True)
     return given & ~no_target
-

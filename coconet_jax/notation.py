@@ -78,13 +78,15 @@ def read_partial(path: Path, *, steps_per_quarter: int = 4, voices: Voices = Non
 def read_melody(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None) -> score.Score:
     """Reads one voice, pitches [t,1]: the file's only part with notes, or the soprano of four.
 
+    Rests in the bar of the last note are part of it, if the file has them; empty bars after that are not.
+
     Raises:
       InputError: another number of voices, two notes at once, a pitch outside 36..81, or see `read_score`.
     """
     found = voices_lib.find_melody(read_parts(path, steps_per_quarter=steps_per_quarter), path, voices)
     if not any(part.notes for part in found.parts):
         raise errors.InputError(f"{path} holds no melody notes; give a file with notes in its first voice")
-    melody = grid.place(found, path=path, steps_per_quarter=steps_per_quarter)
+    melody = grid.place(found, path=path, steps_per_quarter=steps_per_quarter, to_bar_line=True)
     grid.check_range(melody, path, "melody")
     return melody
 

@@ -160,7 +160,9 @@ def write_trace(path: str | os.PathLike[str], stages: Integer[np.ndarray, "r t i
     figure = figures.Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     backend_agg.FigureCanvasAgg(figure)
     bar = 4 * piece.meter[0] * piece.steps_per_quarter / piece.meter[1]
-    for number, (axes, pitches) in enumerate(zip(figure.subplots(len(stages), 1, squeeze=False)[:, 0], stages, strict=True)):
+    for number, (axes, pitches) in enumerate(
+        zip(figure.subplots(len(stages), 1, squeeze=False)[:, 0], stages, strict=True)
+    ):
         picture = np.ones((high - low + 1, steps, 3))
         for voice in reversed(range(pitches.shape[1])):
             times = np.flatnonzero(pitches[:, voice] != pianoroll.REST)

@@ -3,17 +3,20 @@
 Everything here gives lists of corpus.Chorale per split and knows nothing of TFDS.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import hashlib
 import io
 import os
 import pathlib
+import sys
 import urllib.request
 import zipfile
 import zlib
 
 import numpy as np
+import tqdm
 
 from coconet_jax import corpus, errors, notation, pianoroll, pieces
 
@@ -21,6 +24,16 @@ JSB16TH_URL = "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/ma
 JSB16TH_SHA256 = "2adcdf0d57880c3763f104555072285fe7f9e3d6049fcc4b9830557b8d4a7820"
 _DOWNLOAD_SECONDS = 30
 _SUFFIXES = (".mid", ".midi", ".musicxml", ".mxl", ".xml", ".npz")
+
+
+@contextlib.contextmanager
+def show_reading(total: int, what: str, remark: str = "") -> Iterator[Callable[[], object]]:
+    """A function that counts one of `total` as read: a bar on a terminal, a line elsewhere, as logs want it."""
+    plain = not sys.stderr.isatty()
+    if plain:
+        print(f"reading {total} {what}, once{remark}", file=sys.stderr, flush=True)
+    with tqdm.tqdm(total=total, desc=f"reading {what} (once)", leave=False, disable=plain) as bar:
+        yield bar.update
 
 
 def subsample(chorale: corpus.Chorale, factor: int) -> corpus.Chorale:
@@ -158,12 +171,15 @@ def read_folder(
     root = pathlib.Path(folder).expanduser()
     folds: dict[str, list[corpus.Chorale]] = {split: [] for split in pieces.SPLITS}
     skipped = []
-    for path in folder_files(folder):
-        name = path.relative_to(root).as_posix()
-        try:
-            folds[folder_split(name)].extend(_read_file(path, name, steps_per_quarter))
-        except errors.InputError as error:
-            skipped.append(f"{name}: {' '.join(str(error).split())}")
+    files = folder_files(folder)
+    with show_reading(len(files), "files") as count:
+        for path in files:
+            name = path.relative_to(root).as_posix()
+            try:
+                folds[folder_split(name)].extend(_read_file(path, name, steps_per_quarter))
+            except errors.InputError as error:
+                skipped.append(f"{name}: {' '.join(str(error).split())}")
+            count()
     if not any(folds.values()):
         raise errors.InputError(f"none of the {len(skipped)} files in {folder} can be used; the first is {skipped[0]}")
     return folds, skipped

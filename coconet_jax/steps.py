@@ -32,20 +32,13 @@ def draw_context(
 
 
 def forward(
-    variables: model.Variables,
-    batch: data.Batch,
-    context: Bool[Array, "b t i"],
-    config: config_lib.Model,
-    *,
-    train: bool,
-) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Any]:
-    """Sum of the ordering NLL over this device's examples and of their cells; and the BatchNorm statistics."""
+    variables: model.Variables, batch: data.Batch, context: Bool[Array, "b t i"], config: config_lib.Model
+) -> tuple[Float[Array, ""], Any]:
+    """In training: the sum of the ordering NLL over this device's examples, and the BatchNorm statistics."""
     roll = pianoroll.from_pitches(batch.pitches)
     target = batch.valid[..., None] & ~context
-    logits, stats = model.apply(
-        variables, config, roll, context, batch.valid, train=train, axis_name=devices.AXIS if train else None
-    )
-    return objective.nll_and_cells(logits, roll, target, batch.valid), stats
+    logits, stats = model.apply(variables, config, roll, context, batch.valid, train=True, axis_name=devices.AXIS)
+    return objective.nll_and_cells(logits, roll, target, batch.valid)[0], stats
 
 
 def _own_index(total: int) -> Int[Array, " b"]:
@@ -84,9 +77,8 @@ def train_step(
     cells = jax.lax.psum(jnp.sum(batch.valid) * pianoroll.NUM_VOICES, devices.AXIS)
 
     def loss(params: Any) -> tuple[Float[Array, ""], Any]:
-        (total, _), stats = forward(
-            {"params": params, "batch_stats": state.batch_stats}, batch, context, config.model, train=True
-        )
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        total, stats = forward(variables, batch, context, config.model)
         return total / cells, stats
 
     (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -103,16 +95,23 @@ def train_step(
 def train_steps(
     state: state_lib.TrainState,
     source: data.Resident | data.Batch,
+    count: Int[Array, ""],
     *,
     step: Callable[..., tuple[Any, dict[str, Array]]],
-    count: int,
-    unroll: bool,
 ) -> tuple[Any, dict[str, Float[Array, " n"]]]:
-    """`count` updates in one compiled program; metrics are stacked.
+    """`count` updates in one dispatch; their metrics stacked, with nan behind them.
 
-    On CPU the loop must be unrolled: a convolution's gradient inside a while loop is far slower.
+    The count is an argument, not a constant: however a run is cut into dispatches, by evaluations, its end or an
+    interruption, one and the same program does each of its steps, and the result is the same bit for bit.
     """
-    return jax.lax.scan(lambda s, _: step(s, source), state, length=count, unroll=count if unroll else 1)
+    shapes = jax.eval_shape(step, state, source)[1]
+    blank = jax.tree.map(lambda m: jnp.full(config_lib.MAX_STEPS_PER_DISPATCH, jnp.nan, m.dtype), shapes)
+
+    def one(number: Int[Array, ""], done: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, metrics = step(done[0], source)
+        return state, jax.tree.map(lambda row, value: row.at[number].set(value), done[1], metrics)
+
+    return jax.lax.fori_loop(0, count, one, (state, blank))
 
 
 def estimate_statistics(
@@ -133,7 +132,7 @@ def estimate_statistics(
         batch = _own_batch(key, index, source, config)
         context = draw_context(data.context_key(key), index, batch.valid, config.train)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        return forward(variables, batch, context, fresh, train=True)[1]
+        return forward(variables, batch, context, fresh)[1]
 
     stats = jax.lax.map(one, jnp.arange(config.train.bn_batches))
     return {"params": params, "batch_stats": _pool_statistics(stats)}
@@ -149,9 +148,14 @@ def _pool_statistics(stats: Any) -> Any:
 
 
 def eval_step(
-    weights: model.Variables, windows: data.Batch, *, config: config_lib.Config, num_windows: int
-) -> Float[Array, ""]:
-    """Validation NLL in nats per variable over all windows, on contexts that never change.
+    weights: model.Variables,
+    windows: data.Batch,
+    clean: Bool[Array, " b"],
+    *,
+    config: config_lib.Config,
+    num_windows: int,
+) -> Float[Array, "2"]:
+    """Validation NLL in nats per variable over all windows and over the `clean` ones, on contexts that never change.
 
     Each device takes its share of the rows (their number divides evenly) in micro-batches of
     eval_batch_size / devices; a window's contexts depend on its place alone. `num_windows` counts the rows that are
@@ -163,16 +167,19 @@ def eval_step(
     # Every size of context equally often over the set, rather than over a training batch.
     spread = dataclasses.replace(config.train, batch_size=num_windows, context="orderless", stratify=True)
 
-    def part(rows: Int[Array, " b"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def part(rows: Int[Array, " b"]) -> Float[Array, "2 2"]:
         batch = jax.tree.map(lambda x: x[rows], windows)
+        roll = pianoroll.from_pitches(batch.pitches)
 
-        def once(number: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        def once(number: Int[Array, ""]) -> Float[Array, "2 2"]:
             context = draw_context(jax.random.fold_in(key, number), rows, batch.valid, spread)
-            return forward(weights, batch, context, config.model, train=False)[0]
+            logits, _ = model.apply(weights, config.model, roll, context, batch.valid, train=False)
+            counted = (batch.valid, batch.valid & clean[rows][:, None])
+            sums = [objective.nll_and_cells(logits, roll, valid[..., None] & ~context, valid) for valid in counted]
+            return jnp.array(sums)
 
-        total, cells = jax.lax.map(once, jnp.arange(config.train.eval_contexts))
-        return jnp.sum(total), jnp.sum(cells)
+        return jnp.sum(jax.lax.map(once, jnp.arange(config.train.eval_contexts)), axis=0)
 
-    total, cells = jax.lax.map(part, index.reshape(-1, size))
-    total, cells = jax.lax.psum((jnp.sum(total), jnp.sum(cells)), devices.AXIS)
+    sums = jnp.sum(jax.lax.map(part, index.reshape(-1, size)), axis=0)
+    total, cells = jax.lax.psum(sums, devices.AXIS).T
     return total / cells

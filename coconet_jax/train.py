@@ -50,7 +50,7 @@ class NotFinite(ArithmeticError):
 
 
 def run(
-    step: Callable[[Any, Any], tuple[Any, dict[str, Array]]],
+    step: Callable[[Any, Any, np.int32], tuple[Any, dict[str, Array]]],
     state: Any,
     sources: Iterator[Any],
     schedule: Schedule,
@@ -59,34 +59,32 @@ def run(
     save: Callable[[Any], None],
     report: Callable[[int, dict[str, float]], None],
     interrupted: Callable[[int], bool] = lambda step: False,
-    single: Callable[[Any, Any], tuple[Any, dict[str, Array]]] | None = None,
 ) -> tuple[Any, Stopped]:
     """The training loop, whatever is trained.
 
     Args:
-      step: `steps_per_dispatch` compiled updates: (state, source) -> (state, metrics stacked over the updates).
+      step: compiled updates: (state, source, how many) -> (state, metrics). At most `steps_per_dispatch` are asked
+        for, fewer before an evaluation or the end; their metrics come first in what is returned.
       state: anything with a `step`.
       sources: what each dispatch is fed.
       schedule: see there.
       evaluate: called every `eval_every` steps and at the end, and saves; returns the state, numbers to report
         and whether to stop early.
-      save: called when interrupted.
+      save: called when interrupted, perhaps for a step that `evaluate` has saved.
       report: gets a step and its numbers.
       interrupted: asked after every dispatch; True saves and ends.
-      single: one compiled update, for where a full dispatch would step over an evaluation or the end.
 
     Raises:
       NotFinite: names the first step whose loss is not finite; nothing after the last good checkpoint is saved.
     """
     at = int(state.step)
-    pending: list[tuple[int, dict[str, Array]]] = []
+    pending: list[tuple[int, int, dict[str, Array]]] = []
     since, since_step = time.perf_counter(), at
     while at < schedule.num_steps:
         stop_at = min(schedule.num_steps, (at // schedule.eval_every + 1) * schedule.eval_every)
-        full = at + schedule.steps_per_dispatch <= stop_at or single is None
-        state, metrics = (step if full else single)(state, next(sources))  # type: ignore[misc]
-        count = schedule.steps_per_dispatch if full else 1
-        pending.append((at, metrics))
+        count = min(schedule.steps_per_dispatch, stop_at - at)
+        state, metrics = step(state, next(sources), np.int32(count))
+        pending.append((at, count, metrics))
         crossed = (at + count) // schedule.report_every > at // schedule.report_every
         at += count
         stopping = interrupted(at)
@@ -101,24 +99,26 @@ def run(
                 state, evaluated, stop = evaluate(state)
             report(at, {**numbers, **evaluated})
             since, since_step = time.perf_counter(), at
-            if stopping and at != stop_at:
+            if stopping:
                 save(state)
             if stopping or stop:
                 return state, Stopped("signal" if stopping else "early", at)
     return state, Stopped("done", at)
 
 
-def _collect(pending: list[tuple[int, dict[str, Array]]]) -> dict[str, float]:
+def _collect(pending: list[tuple[int, int, dict[str, Array]]]) -> dict[str, float]:
     """Means over the updates since the last report; raises at the first loss that is not finite."""
+    first = pending[0][0]
+    every = {
+        name: np.concatenate([np.atleast_1d(np.asarray(metrics[name]))[:count] for _, count, metrics in pending])
+        for name in pending[0][2]
+    }
     # The gradient too: its loss belongs to the parameters before the update, which may be the one that fails.
-    for first, metrics in pending:
-        for name, what in (("loss", "loss"), ("grad_norm", "gradient")):
-            values = np.atleast_1d(np.asarray(metrics[name]))
-            bad = np.flatnonzero(~np.isfinite(values))
-            if bad.size:
-                raise NotFinite(f"the {what} is {values[bad[0]]} at step {first + int(bad[0]) + 1}")
-    names = pending[0][1]
-    return {name: float(np.mean([np.mean(np.asarray(m[name])) for _, m in pending])) for name in names}
+    bad = np.flatnonzero(~np.isfinite(every["loss"]) | ~np.isfinite(every["grad_norm"]))
+    if bad.size:
+        name, what = ("grad_norm", "gradient") if np.isfinite(every["loss"][bad[0]]) else ("loss", "loss")
+        raise NotFinite(f"the {what} is {every[name][bad[0]]} at step {first + int(bad[0]) + 1}")
+    return {name: float(np.mean(values)) for name, values in every.items()}
 
 
 # -------------------------------------------------------------------------------------- one Coconet run
@@ -139,27 +139,41 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
     config_lib.check_devices(config, mesh.size)
     piece_set = data.load(config.data)
     resident = data.make_resident(piece_set.splits["train"], config.data)
+    valid = data.validation(piece_set.splits["valid"], config.data)
     streams = _is_too_large(resident, config.data)
     per_dispatch = 1 if streams else config.train.steps_per_dispatch or (1 if devices.on_cpu() else 10)
 
     with contextlib.closing(
-        checkpoint.open_run(folder, milestone_base=config.train.eval_every if config.train.keep_milestones else 0)
+        checkpoint.open_run(folder, milestone_base=config_lib.milestone_base(config.train))
     ) as manager:
-        data_sha256 = _same_everywhere(checkpoint.digest(resident))
-        state = checkpoint.restore(manager, config, mesh, data_sha256)
+        data_sha256, valid_sha256 = checkpoint.digest(resident), checkpoint.digest(valid.windows)
+        _check_same_everywhere(data_sha256 + valid_sha256)
+        state = checkpoint.restore(manager, config, mesh, data_sha256, valid_sha256=valid_sha256)
         if state is None:
             state = devices.replicate(_initial_state(config), mesh)
         first_step = int(state.step)
         if _is_stuck(state, config.train):
+            _say(
+                f"had stopped early at step {first_step}: {int(state.progress.evals_since_best)} evaluations without "
+                f"progress; to go on, raise --config.train.early_stop_evals={config.train.early_stop_evals} or give 0"
+            )
             return Stopped("early", first_step)
+        if len(valid.clean) < valid.total:
+            _say(
+                f"validating on {len(valid.clean)} of {valid.total} windows, always the same: all take more than "
+                f"data.device_mib={config.data.device_mib}"
+            )
 
         def compiled(body: Callable[..., Any], *, sharded: Sequence[bool], donate: Sequence[int] = ()) -> Any:
             return devices.map_body(body, mesh, config.parallel, sharded=sharded, donate=donate)
 
         body = functools.partial(steps.train_step, config=config)
-        several = functools.partial(steps.train_steps, step=body, count=per_dispatch, unroll=devices.on_cpu())
-        run_steps = compiled(several if per_dispatch > 1 else body, sharded=(False, streams), donate=(0,))
-        run_one = compiled(body, sharded=(False, streams), donate=(0,)) if per_dispatch > 1 else None
+        if streams or (per_dispatch == 1 and devices.on_cpu()):
+            run_one = compiled(body, sharded=(False, streams), donate=(0,))
+            run_steps = lambda state, source, _: run_one(state, source)  # noqa: E731
+        else:
+            several = functools.partial(steps.train_steps, step=body)
+            run_steps = compiled(several, sharded=(False, False, False), donate=(0,))
         run_statistics = compiled(functools.partial(steps.estimate_statistics, config=config), sharded=(False, False))
         run_progress = jax.jit(functools.partial(state_lib.after_evaluation, config=config.train))
 
@@ -175,25 +189,35 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
             statistics_source = devices.replicate(resident, mesh)
             sources = itertools.repeat(statistics_source)
         multiple = mesh.size * max(config.train.eval_batch_size // mesh.size, 1)
-        all_windows = data.windows(piece_set.splits["valid"], config.data.crop_steps)
-        windows = devices.replicate(data.pad_rows(all_windows, multiple), mesh)
-        evaluation = functools.partial(steps.eval_step, config=config, num_windows=len(all_windows.valid))
-        run_eval = compiled(evaluation, sharded=(False, False))
+        windows = devices.replicate(data.pad_rows(valid.windows, multiple), mesh)
+        clean = devices.replicate(np.pad(valid.clean, (0, len(windows.valid) - len(valid.clean))), mesh)
+        evaluation = functools.partial(steps.eval_step, config=config, num_windows=len(valid.clean))
+        run_eval = compiled(evaluation, sharded=(False, False, False))
+
+        save_every = config.train.save_every or config.train.eval_every
+        write = functools.partial(
+            checkpoint.save, manager, config=config, data_sha256=data_sha256, valid_sha256=valid_sha256
+        )
 
         def evaluate(state: state_lib.TrainState) -> tuple[state_lib.TrainState, dict[str, float], bool]:
             weights = run_statistics(state, statistics_source)
-            nll = run_eval(weights, windows)
+            nll, clean_nll = run_eval(weights, windows, clean)
+            step = int(state.step)
             if not np.isfinite(float(nll)):
-                raise NotFinite(f"the validation NLL is {float(nll)} at step {int(state.step)}")
+                raise NotFinite(f"the validation NLL is {float(nll)} at step {step}")
             # The evaluation at the end of a run that is prolonged later must leave no trace in what it carries on.
-            if int(state.step) % config.train.eval_every == 0:
+            if step % config.train.eval_every == 0:
                 state = state._replace(progress=run_progress(state.progress, nll))
-            checkpoint.save(manager, state, weights, config, data_sha256, float(nll))
+            stuck = _is_stuck(state, config.train)
+            if stuck or step == config.train.num_steps or step % save_every == 0:
+                write(state, weights, valid_nll=float(nll))
             numbers = {checkpoint.VALID_NLL: float(nll), "rate_scale": float(state.progress.rate_scale)}
-            return state, numbers, _is_stuck(state, config.train)
+            if 0 < valid.clean.sum() < len(valid.clean):
+                numbers["valid_nll_clean"] = float(clean_nll)  # without the pieces that train nearly holds
+            return state, numbers, stuck
 
         def save(state: state_lib.TrainState) -> None:
-            checkpoint.save(manager, state, run_statistics(state, statistics_source), config, data_sha256, None)
+            write(state, run_statistics(state, statistics_source), valid_nll=None)
 
         schedule = Schedule(config.train.num_steps, per_dispatch, config.train.report_every, config.train.eval_every)
         with (
@@ -210,20 +234,22 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
                 save=save,
                 report=reporter.report,
                 interrupted=interrupted,
-                single=run_one,
             )
             manager.wait_until_finished()
             reporter.finish(stopped)
     return stopped
 
 
-def _same_everywhere(sha256: str) -> str:
-    """The digest of this process's training pieces, once all processes are seen to have the same."""
+def _check_same_everywhere(sha256: str) -> None:
     if jax.process_count() > 1:
         mine = np.frombuffer(bytes.fromhex(sha256), np.uint8)
         if (multihost_utils.process_allgather(mine) != mine).any():
-            raise errors.InputError("the processes hold different training pieces; give all of them the same data")
-    return sha256
+            raise errors.InputError("the processes hold different pieces; give all of them the same data")
+
+
+def _say(line: str) -> None:
+    if devices.is_lead():
+        print(line, flush=True)
 
 
 def _is_stuck(state: state_lib.TrainState, config: config_lib.Train) -> bool:
@@ -270,6 +296,11 @@ def _make_folder(folder: pathlib.Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise errors.InputError(f"--workdir={folder}: cannot write there ({error.strerror}); choose another") from None
+    place = folder / checkpoint.FOLDER
+    if place.exists() and not place.is_dir():
+        raise errors.InputError(
+            f"--workdir={folder}: {checkpoint.FOLDER} there is no folder; remove it or choose another"
+        )
 
 
 @contextlib.contextmanager
@@ -330,7 +361,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
                 _CONFIG.value.to_dict()  # a recipe that cannot be loaded says so only when it is looked at
         except flags.Error as error:
             raise errors.InputError(f"{error} (see --help)") from None
-        except (OSError, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
+        except Exception as error:  # whatever the code of a recipe raises
             raise errors.InputError(f"--config: {type(error).__name__}: {error} (see --help)") from None
         if len(rest) > 1:
             raise errors.InputError(f"{rest[1]!r} is no flag; flags look like --workdir=DIR (see --help)")
@@ -379,6 +410,14 @@ def main(argv: Sequence[str]) -> None:
                 file=sys.stderr,
             )
             sys.exit(1)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise errors.InputError(
+                f"the memory does not suffice ({str(error)[:150]}); lower train.batch_size={config.train.batch_size}, "
+                f"train.eval_batch_size={config.train.eval_batch_size} or data.crop_steps={config.data.crop_steps}, "
+                "or give model.remat=True"
+            ) from None
     if stopped.reason == "signal":
         sys.exit(143)
 

@@ -21,11 +21,12 @@ def get_config():
     config.train.schedule = "plateau"
     config.train.warmup_steps = 0
     config.train.learning_rate = 3e-3
-    # Released: an evaluation every 5 epochs of 12 batches, halving after more than 5 without progress. Here each
-    # evaluation also writes a checkpoint of 150 MB, so they are five times as far apart.
-    config.train.eval_every = 300
+    # Released: an evaluation every 5 epochs of 12 batches, halving after more than 5 without progress, as here. A
+    # checkpoint takes 150 MB, so that only every fifth evaluation is followed by one: the best is the best of those.
+    config.train.eval_every = 60
+    config.train.plateau_evals = 5
+    config.train.save_every = 300
     config.train.eval_batch_size = 20
-    config.train.plateau_evals = 2
     config.train.ema_decay = 0.0
     config.train.stratify = False
     return config

@@ -154,4 +154,25 @@ def test_only_maths_that_agrees_is_resumed(run, tiny_config):
         checkpoint.restore(manager, other, devices.make_mesh(1), "data")
     with pytest.raises(errors.InputError, match="started on other training pieces"):
         checkpoint.restore(manager, tiny_config, devices.make_mesh(1), "others")
+    # An early checkpoint, which tells nothing of the validation pieces, is resumed on any.
+    assert checkpoint.restore(manager, tiny_config, devices.make_mesh(1), "data", valid_sha256="any") is not None
     manager.close()
+
+
+def test_milestones_outlive_a_change_of_settings(tiny_config, tiny_variables, tmp_path):
+    """Each resumed stretch evaluates at other steps, or wants no milestones: the old ones stay, by their own rule."""
+    begun = state.create(jax.random.key(0), tiny_config, tiny_variables)
+    stretches: tuple[tuple[dict, range, set[int]], ...] = (
+        ({"eval_every": 2}, range(2, 13, 2), {2, 4, 8}),
+        ({"eval_every": 3, "keep_milestones": False}, range(15, 22, 3), {2, 4, 8}),
+        ({"eval_every": 5, "save_every": 25}, range(25, 126, 25), {2, 4, 8, 25, 50, 100}),
+    )
+    for fields, steps, milestones in stretches:
+        config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, **fields))
+        manager = checkpoint.open_run(tmp_path, milestone_base=config_lib.milestone_base(config.train))
+        for step in steps:  # ever better, so that the best are the last
+            here = begun._replace(step=jnp.asarray(step, jnp.int32))
+            checkpoint.save(manager, here, tiny_variables, config, "data", 1 / step)
+        manager.wait_until_finished()
+        assert set(manager.all_steps()) == milestones | set(steps[-2:])
+        manager.close()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import typing
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,12 @@ BAD_VALUES = [
     ("train.context_prob", 1.0, "use a value in [0, 1)"),
     ("train.warmup_steps", 20_000, "must be below train.schedule_steps=20000"),
     ("train.warmup_steps", -1, "use 0 or more"),
+    ("train.save_every", -1, "use 0 or more"),
+    ("train.save_every", 750, "use a multiple of train.eval_every=500, or 0"),
+    ("train.steps_per_dispatch", 101, "use 100 or less"),
+    ("train.num_steps", 2**31, "use a number below 2147483648"),
+    ("data.crop_steps", 3_000_000_000, "use 4096 or less"),
+    ("data.crop_grid", 3_000_000_000, "use 4096 or less"),
     ("distributed.mode", "on", "use one of off, auto, manual"),
     ("num_devices", -1, "use 0 or more"),
 ] + [
@@ -185,6 +192,12 @@ def test_crop_grid_defaults_to_a_quarter():
     assert config.crop_grid(config.Data(steps_per_quarter=4, crop_grid=1)) == 1
 
 
+def test_milestones_start_at_the_first_checkpoint():
+    assert config.milestone_base(config.Train(eval_every=60)) == 60
+    assert config.milestone_base(config.Train(eval_every=60, save_every=300)) == 300
+    assert config.milestone_base(config.Train(keep_milestones=False)) == 0
+
+
 def test_check_devices_names_the_nearest_sizes():
     def sized(batch_size: int) -> config.Config:
         return config.from_mapping({"train": {"batch_size": batch_size}})
@@ -242,6 +255,15 @@ def test_under_plateau_the_spacing_of_evaluations_is_part_of_the_run(name):
         ("block_prob_min", 0.95),
         ("anneal_share", 0.0),
         ("anneal_share", 1.1),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("draws_per_call", 0),
+        ("context_share", 1.0),
+        ("remask_share", -0.1),
+        ("confidence_noise", -1.0),
+        ("finish_sweeps", -1),
+        ("finish_stride", 0),
+        ("finish_temperature", -0.5),
     ],
 )
 def test_bad_sampling_value_is_named(name, value):
@@ -250,4 +272,5 @@ def test_bad_sampling_value_is_named(name, value):
 
 
 def test_sampling_defaults_are_those_of_the_released_code():
-    assert config.Sample() == config.Sample(0, 0.99, 0.9, 0.1, 0.7)
+    released: dict[str, Any] = {"temperature": 0.99, "block_prob_max": 0.9, "block_prob_min": 0.1, "anneal_share": 0.7}
+    assert config.Sample() == config.Sample("gibbs", 0, blocks="variables", top_p=1.0, finish_sweeps=0, **released)

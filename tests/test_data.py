@@ -173,6 +173,27 @@ def test_windows_hold_every_step_exactly_once_and_in_order(train, steps):
     assert batch.valid[:, 0].all()
 
 
+def test_validation_marks_windows_of_pieces_that_train_nearly_holds(train):
+    pieces_of = train._replace(names=("a", "bwv253", "b", "c", "bwv280"))
+    valid = data.validation(pieces_of, SETTINGS)
+    expected = [name not in ("bwv253", "bwv280") for name, n in zip(pieces_of.names, train.lengths, strict=True)
+                for _ in range(-(-int(n) // CROP))]  # fmt: skip
+    assert valid.clean.tolist() == expected and not all(expected)
+    jax.tree.map(np.testing.assert_array_equal, valid.windows, data.windows(train, CROP))
+    assert valid.total == len(expected)
+
+
+def test_validation_is_bounded_by_the_devices_share(train):
+    many = pieces.from_arrays([np.full((CROP * 100, 4), 60 + n % 9, np.int16) for n in range(200)], ["x"] * 200)
+    settings = config.Data(crop_steps=CROP, device_mib=1)
+    some = data.validation(many, settings)
+    size = some.windows.pitches.nbytes + some.windows.valid.nbytes
+    assert 2**20 - 5 * CROP < size <= 2**20
+    assert some.total == 20_000 > len(some.clean) == len(some.windows.valid)
+    jax.tree.map(np.testing.assert_array_equal, some, data.validation(many, settings))
+    assert set(some.windows.pitches[:, 0, 0].tolist()) == set(range(60, 69))  # from everywhere, not the first
+
+
 def test_pad_rows(train):
     batch = data.windows(train, 16)
     rows = len(batch.valid)

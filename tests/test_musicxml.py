@@ -1,9 +1,11 @@
 """MusicXML: chorales there and back, notation that adds up, and files other programs wrote."""
 
+import dataclasses
 import re
 import warnings
 import zipfile
 
+import mido
 import numpy as np
 import pytest
 
@@ -19,6 +21,12 @@ def _open(path):
 
 
 def _equal(read, piece):
+    # MusicXML fills the last bar with rests, and those of a melody are kept.
+    rests = len(read.pitches) - len(piece.pitches)
+    if piece.pitches.shape[1] == 1 and 0 < rests < score.bar_steps(piece.meter, piece.steps_per_quarter):
+        pitches = np.pad(piece.pitches, ((0, rests), (0, 0)), constant_values=-1)
+        piece = dataclasses.replace(piece, pitches=pitches, onset=np.pad(piece.onset, ((0, rests), (0, 0))))
+        assert (len(pitches) - piece.pickup_steps) % score.bar_steps(piece.meter, piece.steps_per_quarter) == 0
     np.testing.assert_array_equal(read.pitches, piece.pitches)
     np.testing.assert_array_equal(read.onset, piece.onset)
     assert (read.meter, read.pickup_steps, read.qpm) == (piece.meter, piece.pickup_steps, piece.qpm)
@@ -205,6 +213,24 @@ def test_two_staves_of_two_voices_are_four(tmp_path):
     (tmp_path / "a.xml").write_text(_xml([bar, bar], attributes="<staves>2</staves>"))
     assert notation.read_satb(tmp_path / "a.xml").pitches[::16].tolist() == [[72, 67, 64, 48]] * 2
     assert notation.read_melody(tmp_path / "a.xml").pitches[0, 0] == 72
+
+
+def test_rests_in_the_last_bar_of_a_melody_are_kept_and_empty_bars_are_not(tmp_path):
+    """Four beats of rest, a note, three beats of rest: two bars, also when the file goes on with silence."""
+    path = tmp_path / "a.musicxml"
+    piece = _melody([-1] * 16 + [60] * 4)
+    notation.write_musicxml(path, piece)
+    read = notation.read_melody(path)
+    assert read.pitches[:, 0].tolist() == [-1] * 16 + [60] * 4 + [-1] * 12
+    whole = notation.read_partial(path).pitches
+    assert whole.shape == (32, 4)
+    file = mido.MidiFile(ticks_per_beat=4)
+    file.tracks.append(mido.MidiTrack())
+    for kind, time in (("note_on", 16), ("note_off", 4)):
+        file.tracks[0].append(mido.Message(kind, note=60, time=time))
+    file.tracks[0].append(mido.MetaMessage("end_of_track", time=1000))
+    file.save(tmp_path / "a.mid")
+    np.testing.assert_array_equal(notation.read_melody(tmp_path / "a.mid").pitches, read.pitches)
 
 
 def test_absurd_durations_are_refused_at_once(tmp_path):

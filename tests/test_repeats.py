@@ -1,6 +1,7 @@
 """The order of bars: every form that scores use, by hand."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,8 @@ from coconet_jax.repeats import Signs
 
 def _form(text):
     """Bars from words: "|:" before a bar, ":|" or ":|3" after it, "1." endings, and the names of other signs."""
-    bars, waiting = [], {}
+    bars: list[Signs] = []
+    waiting: dict[str, Any] = {}
     for word in text.split():
         if word == "|:":
             waiting["forward"] = True
@@ -21,7 +23,7 @@ def _form(text):
         elif word in ("segno", "coda"):
             waiting[word] = True
         elif word in ("fine", "to_coda"):
-            bars[-1] = bars[-1]._replace(**{word: True})
+            bars[-1] = bars[-1]._replace(**{word: True})  # type: ignore[arg-type]
         elif word in ("D.C", "D.S"):
             bars[-1] = bars[-1]._replace(back="start" if word == "D.C" else "segno")
         else:
@@ -70,8 +72,8 @@ def test_any_signs_come_to_an_end():
                 draw.random() < 0.3,
                 draw.choice([0, 0, 2, 3]),
                 frozenset(draw.sample(range(1, 4), draw.choice([0, 0, 1, 2]))),
-                *(draw.random() < 0.2 for _ in range(4)),
-                draw.choice(["", "", "start", "segno"]),
+                *[draw.random() < 0.2 for _ in range(4)],  # type: ignore[arg-type]
+                back=draw.choice(["", "", "start", "segno"]),
             )
             for _ in range(draw.randrange(1, 12))
         ]

@@ -94,12 +94,13 @@ def test_several_steps_in_one_dispatch_agree_with_single_ones(tiny_config, toy_p
     single, losses = run_steps(tiny_config, resident, 2, "shard_map", 3)
     mesh = devices.make_mesh(2)
     body = functools.partial(steps.train_step, config=tiny_config)
-    several = functools.partial(steps.train_steps, step=body, count=3, unroll=True)
-    mapped = devices.map_body(several, mesh, "shard_map", sharded=(False, False), donate=(0,))
+    several = functools.partial(steps.train_steps, step=body)
+    mapped = devices.map_body(several, mesh, "shard_map", sharded=(False, False, False), donate=(0,))
     state = devices.replicate(state_lib.create(jax.random.key(0), tiny_config), mesh)
-    state, metrics = mapped(state, devices.replicate(resident, mesh))
+    state, metrics = mapped(state, devices.replicate(resident, mesh), np.int32(3))
     assert int(state.step) == 3
-    np.testing.assert_allclose(metrics["loss"], losses, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss"][:3], losses, atol=1e-6)
+    assert np.isnan(np.asarray(metrics["loss"][3:])).all()
     for x, y in zip(leaves(single.params), leaves(state.params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
 
@@ -147,14 +148,17 @@ def test_statistics_belong_to_the_averaged_parameters(tiny_config, toy_pieces):
     )
 
 
-def evaluate(config, weights, windows, num_devices):
+def evaluate(config, weights, windows, num_devices, clean=None):
+    """Over all windows and over those named."""
     num_windows = len(windows.valid)
     multiple = num_devices * max(config.train.eval_batch_size // num_devices, 1)
     windows = data.pad_rows(windows, multiple)
+    clean = np.ones(num_windows, bool) if clean is None else clean
+    clean = np.pad(clean, (0, len(windows.valid) - num_windows))
     mesh = devices.make_mesh(num_devices)
     body = functools.partial(steps.eval_step, config=config, num_windows=num_windows)
-    mapped = devices.map_body(body, mesh, "shard_map", sharded=(False, False))
-    return float(mapped(devices.replicate(weights, mesh), devices.replicate(windows, mesh)))
+    mapped = devices.map_body(body, mesh, "shard_map", sharded=(False, False, False))
+    return np.asarray(mapped(*(devices.replicate(tree, mesh) for tree in (weights, windows, clean))))
 
 
 def test_evaluation_is_the_same_on_any_number_of_devices_and_micro_batches(tiny_config, tiny_variables, toy_pieces):
@@ -164,13 +168,25 @@ def test_evaluation_is_the_same_on_any_number_of_devices_and_micro_batches(tiny_
     for size, num_devices in ((3, 1), (13, 1), (8, 8), (20, 4)):
         config = with_train(tiny_config, eval_batch_size=size, seed=5)
         assert evaluate(config, tiny_variables, windows, num_devices) == pytest.approx(one, 1e-6)
+    assert one[0] == one[1]
+
+
+def test_windows_that_leak_can_be_left_out(tiny_config, tiny_variables, toy_pieces):
+    windows = data.windows(toy_pieces.splits["train"], 16)
+    config = with_train(tiny_config, eval_batch_size=4)
+    cells, parts = 4 * windows.valid.sum(axis=1), []
+    for clean in (np.arange(13) < 5, np.arange(13) >= 5):
+        whole, part = evaluate(config, tiny_variables, windows, 2, clean)
+        parts.append(part * cells[clean].sum())
+        assert part != whole
+    assert sum(parts) / cells.sum() == pytest.approx(whole, rel=1e-5)
 
 
 def test_an_untrained_net_knows_nothing(tiny_config, toy_pieces):
     """ln 46 = 3.83 nats per variable, less the rests, which cost nothing."""
     variables = model.init(jax.random.key(0), tiny_config.model)
     windows = data.windows(toy_pieces.splits["train"], 16)
-    nll = evaluate(tiny_config, variables, windows, 1)
+    nll = evaluate(tiny_config, variables, windows, 1)[0]
     sounding = (windows.pitches != pianoroll.REST).sum() / (4 * windows.valid.sum())
     assert nll == pytest.approx(sounding * np.log(46), rel=0.02)
 
