@@ -18,6 +18,6 @@ fi
 "$python" -m ruff format --check .
 "$python" -m mypy
 echo "== slow checks"
-"$python" -m pytest -m slow --durations=5
+"$python" -m pytest -m slow -n auto --durations=5
 echo "== the others"
-"$python" -m pytest -m "not slow" --durations=10
+"$python" -m pytest -m "not slow" -n auto --durations=10
