@@ -97,7 +97,7 @@ def _to_parts(fields: dict[str, np.ndarray], pitches: np.ndarray, onset: np.ndar
     )
 
 
-def _number(fields: dict[str, np.ndarray], name: str, default: float) -> float:
+def _number(fields: dict[str, np.ndarray], name: str, default: int | float) -> int | float:
     value = fields.get(name, np.array(default))
     good = value.shape == () and value.dtype.kind in "iuf" and math.isfinite(value) and abs(value) < 1e6
     return value.item() if good else default

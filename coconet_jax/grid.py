@@ -135,11 +135,19 @@ def _fill(
 ) -> tuple[list[parts.Note], list[parts.Note]]:
     """Fills one voice's cells in place; returns the notes that were moved, and those with no cell of their own."""
     moved, lost = [], []
-    places = [(nearest(note.start * steps_per_quarter), nearest(note.end * steps_per_quarter)) for note in notes]
-    for at, (note, (first, last)) in enumerate(zip(notes, places, strict=True)):
-        if at + 1 < len(notes) and places[at + 1][0] <= first:
-            lost.append(note)
-            continue
+    kept: list[tuple[int, parts.Note]] = []
+    for note in notes:
+        first = nearest(note.start * steps_per_quarter)
+        if kept and first <= kept[-1][0]:  # of notes in one cell the longest stays
+            before = kept[-1][1]
+            longer = note.end - note.start > before.end - before.start
+            lost.append(before if longer else note)
+            if longer:
+                kept[-1] = (first, note)
+        else:
+            kept.append((first, note))
+    for first, note in kept:
+        last = nearest(note.end * steps_per_quarter)
         if first != note.start * steps_per_quarter or last != note.end * steps_per_quarter:
             moved.append(note)
         last = max(last, first + 1)

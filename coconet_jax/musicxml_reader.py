@@ -5,22 +5,17 @@ file says can make it run for ever. The tests compare with music21's reading.
 """
 
 from collections.abc import Sequence
-import dataclasses
 from fractions import Fraction
 import io
-import math
 import os
 import re
 from typing import Final
 from xml.etree import ElementTree
 import zipfile
 
-from coconet_jax import errors, parts, repeats
+from coconet_jax import errors, measures, parts, repeats
 
 SUFFIXES: Final = (".musicxml", ".xml", ".mxl")
-MAX_QUARTERS: Final = 20_000  # of one duration
-_STEPS: Final = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_UNITS: Final = {"whole": 4.0, "half": 2.0, "quarter": 1.0, "eighth": 0.5, "16th": 0.25}
 
 
 def read(path: str | os.PathLike[str]) -> parts.Parts:
@@ -66,50 +61,15 @@ def _parse(data: bytes) -> ElementTree.Element:
     return ElementTree.fromstring(data)
 
 
-@dataclasses.dataclass
-class _Head:
-    """A written note: times in quarters from the beginning of its bar."""
-
-    start: Fraction
-    length: Fraction
-    pitch: int
-    layer: tuple[int, str]  # staff, voice
-    stops: bool  # ends a tie
-    begins: bool
-
-
-@dataclasses.dataclass
-class _Bar:
-    number: str
-    meter: tuple[int, int]
-    implicit: bool = False
-    length: Fraction = Fraction(0)
-    heads: list[_Head] = dataclasses.field(default_factory=list)
-    layers: set[tuple[int, str]] = dataclasses.field(default_factory=set)  # with notes or rests written
-    signs: repeats.Signs = dataclasses.field(default_factory=repeats.Signs)
-
-
-@dataclasses.dataclass
-class _State:
-    """What holds from bar to bar in a part."""
-
-    divisions: Fraction = Fraction(1)
-    meter: tuple[int, int] | None = None
-    staves: int = 1
-    transpose: dict[int, int] = dataclasses.field(default_factory=dict)  # by staff, 0 for all
-    tempos: list[float] = dataclasses.field(default_factory=list)
-    ending: frozenset[int] = frozenset()
-
-
 def _read(root: ElementTree.Element) -> parts.Parts:
     if root.tag != "score-partwise":
         raise ValueError(f"its outermost element is {root.tag[:40]!r}, not 'score-partwise'")
     names = {part.get("id"): _name(part) for part in root.iterfind("part-list/score-part")}
-    written: list[tuple[str, int, list[_Bar]]] = []
+    written: list[tuple[str, int, list[measures.Measure]]] = []
     tempos: list[float] = []
     for part in root.iterfind("part"):
-        state = _State()
-        bars = [_read_bar(measure, state) for measure in part.iterfind("measure")]
+        state = measures.State()
+        bars = [measures.read(measure, state) for measure in part.iterfind("measure")]
         written.append((names.get(part.get("id"), ""), state.staves, bars))
         tempos += state.tempos
     master = max((bars for _, _, bars in written), key=len, default=[])
@@ -145,7 +105,7 @@ def _read(root: ElementTree.Element) -> parts.Parts:
 
 
 def _numbered(
-    master: Sequence[_Bar], order: Sequence[int], starts: Sequence[Fraction], pickup: Fraction
+    master: Sequence[measures.Measure], order: Sequence[int], starts: Sequence[Fraction], pickup: Fraction
 ) -> tuple[parts.Bar, ...]:
     """The bars as played, with the numbers they have in print."""
     shift = 1 if not pickup else 0
@@ -174,7 +134,7 @@ def _title(root: ElementTree.Element) -> str:
     return ""
 
 
-def _signs(written: Sequence[tuple[str, int, list[_Bar]]], at: int) -> repeats.Signs:
+def _signs(written: Sequence[tuple[str, int, list[measures.Measure]]], at: int) -> repeats.Signs:
     """A bar's signs, from whichever part has them: some programs print them in the first only."""
     found = [bars[at].signs for _, _, bars in written if at < len(bars)]
     merged = repeats.Signs()
@@ -183,135 +143,7 @@ def _signs(written: Sequence[tuple[str, int, list[_Bar]]], at: int) -> repeats.S
     return merged
 
 
-def _quarters(text: str | None, divisions: Fraction) -> Fraction:
-    value = Fraction((text or "0").strip()) / divisions
-    if not 0 <= value <= MAX_QUARTERS:
-        raise ValueError(f"a duration of {text} divisions, {divisions} to the quarter, is absurd")
-    return value
-
-
-def _read_bar(measure: ElementTree.Element, state: _State) -> _Bar:
-    bar = _Bar(measure.get("number", ""), state.meter or (4, 4), measure.get("implicit") == "yes")
-    now, before = Fraction(0), Fraction(0)
-    signs: dict[str, object] = {}
-    for element in measure:
-        tag = element.tag
-        if tag == "note":
-            if element.find("grace") is not None:
-                continue
-            length = _quarters(element.findtext("duration"), state.divisions)
-            if element.find("chord") is None:
-                before, now = now, now + length
-            if element.find("cue") is None:
-                _add_note(bar, element, before, length, state)
-        elif tag == "backup":
-            now = max(now - _quarters(element.findtext("duration"), state.divisions), Fraction(0))
-        elif tag == "forward":
-            now += _quarters(element.findtext("duration"), state.divisions)
-        elif tag == "attributes":
-            _read_attributes(element, state)
-            bar.meter = state.meter or (4, 4)
-        elif tag == "barline":
-            _read_barline(element, state, signs)
-        elif tag in ("direction", "sound"):
-            _read_direction(element, state, signs)
-        bar.length = max(bar.length, now)
-    ending = state.ending or signs.get("endings", frozenset())
-    bar.signs = repeats.Signs(**{**signs, "endings": ending})  # type: ignore[arg-type]
-    if "endings" in signs:  # it closes with this bar
-        state.ending = frozenset()
-    return bar
-
-
-def _add_note(bar: _Bar, element: ElementTree.Element, start: Fraction, length: Fraction, state: _State) -> None:
-    staff = int(element.findtext("staff") or 1)
-    layer = (staff, (element.findtext("voice") or "1").strip())
-    state.staves = max(state.staves, min(staff, 64))
-    bar.layers.add(layer)
-    pitch = element.find("pitch")
-    if pitch is None or not length:
-        return
-    alter = float(pitch.findtext("alter") or 0)
-    number = _STEPS[(pitch.findtext("step") or "").strip()] + 12 * (int(pitch.findtext("octave") or "") + 1)
-    number += math.floor(alter + 0.5) + state.transpose.get(staff, state.transpose.get(0, 0))
-    ties = {tie.get("type") for tie in element.iterfind("tie")}
-    ties = ties or {tie.get("type") for tie in element.iterfind("notations/tied")}
-    both = "continue" in ties
-    bar.heads.append(_Head(start, length, number, layer, both or "stop" in ties, both or "start" in ties))
-
-
-def _read_attributes(element: ElementTree.Element, state: _State) -> None:
-    if (divisions := element.findtext("divisions")) is not None:
-        state.divisions = Fraction(divisions.strip())
-        if not 0 < state.divisions <= 10**6:
-            raise ValueError(f"{divisions} divisions to the quarter are absurd")
-    if (staves := element.findtext("staves")) is not None:
-        state.staves = min(max(int(staves), 1), 64)
-    time = element.find("time")
-    if time is not None and time.find("beats") is not None:
-        pairs = zip(time.findall("beats"), time.findall("beat-type"), strict=True)
-        lengths = [(sum(int(n) for n in (beats.text or "").split("+")), int(unit.text or "")) for beats, unit in pairs]
-        finest = max(unit for _, unit in lengths)
-        if all(parts.is_meter(*length) for length in lengths):
-            meter = sum(beats * finest // unit for beats, unit in lengths), finest
-            state.meter = meter if parts.is_meter(*meter) else state.meter
-    for transpose in element.iterfind("transpose"):
-        octaves = int(transpose.findtext("octave-change") or 0) + (-1 if transpose.find("double") is not None else 0)
-        semitones = float(transpose.findtext("chromatic") or 0)
-        state.transpose[int(transpose.get("number", 0))] = math.floor(semitones + 0.5) + 12 * octaves
-
-
-def _read_barline(element: ElementTree.Element, state: _State, signs: dict[str, object]) -> None:
-    ending, repeat = element.find("ending"), element.find("repeat")
-    if ending is not None:
-        numbers = frozenset(int(number) for number in re.findall(r"\d{1,3}", ending.get("number", "")))
-        if ending.get("type") == "start":
-            state.ending = numbers or frozenset({1})
-        else:
-            signs["endings"] = state.ending or numbers
-    if repeat is not None and repeat.get("direction") == "forward":
-        signs["forward"] = True
-    elif repeat is not None:
-        signs["backward"] = max(int(repeat.get("times") or 2), 2)
-    for sign in ("segno", "coda"):
-        if element.find(sign) is not None:
-            signs[sign] = True
-
-
-def _read_direction(element: ElementTree.Element, state: _State, signs: dict[str, object]) -> None:
-    """Jumps and tempo, from what is meant for playing (`sound`) or else from words and signs."""
-    sound = element if element.tag == "sound" else element.find("sound")
-    known = sound.attrib if sound is not None else {}
-    words = " ".join("".join(word.itertext()) for word in element.iterfind("direction-type/words")).strip().lower()
-    to_coda = "tocoda" in known or re.match(r"to coda\b|al coda$", words) is not None
-    if "dacapo" in known or re.match(r"d\. ?c\.|da capo\b", words):
-        signs["back"] = "start"
-    elif "dalsegno" in known or re.match(r"d\. ?s\.|dal segno\b", words):
-        signs["back"] = "segno"
-    elif to_coda:
-        signs["to_coda"] = True
-    elif "fine" in known or re.fullmatch(r"fine\.?", words):
-        signs["fine"] = True
-    elif "coda" in known or element.find("direction-type/coda") is not None:
-        signs["coda"] = True
-    elif "segno" in known or element.find("direction-type/segno") is not None:
-        signs["segno"] = True
-    tempo = float(known["tempo"]) if known.get("tempo") else _metronome(element)
-    if tempo and parts.QPM_LIMITS[0] <= tempo <= parts.QPM_LIMITS[1]:
-        state.tempos.append(tempo)
-
-
-def _metronome(element: ElementTree.Element) -> float:
-    """Quarters a minute of a metronome mark, 0 without one that says a number."""
-    mark = element.find("direction-type/metronome")
-    number = re.search(r"\d{1,4}(\.\d{1,6})?", mark.findtext("per-minute") or "") if mark is not None else None
-    if mark is None or number is None:
-        return 0.0
-    unit = _UNITS.get((mark.findtext("beat-unit") or "").strip(), 0.0)
-    return float(number[0]) * unit * (1.5 if mark.find("beat-unit-dot") is not None else 1)
-
-
-def _staves(name: str, staves: int, bars: Sequence[tuple[Fraction, _Bar]]) -> list[parts.Part]:
+def _staves(name: str, staves: int, bars: Sequence[tuple[Fraction, measures.Measure]]) -> list[parts.Part]:
     """One part for each staff of a part, from its bars in the order they are played."""
     found = []
     for staff in range(1, staves + 1):
@@ -332,7 +164,7 @@ def _staves(name: str, staves: int, bars: Sequence[tuple[Fraction, _Bar]]) -> li
 
 
 def _merge_ties(
-    bars: Sequence[tuple[Fraction, _Bar]], staff: int
+    bars: Sequence[tuple[Fraction, measures.Measure]], staff: int
 ) -> list[tuple[parts.Note, tuple[tuple[int, str], ...]]]:
     """The notes of a staff with the layers that sing them, tied ones joined where they meet.
 

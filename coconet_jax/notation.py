@@ -26,6 +26,7 @@ PROGRAMS: Final = {
 MIDI_SUFFIXES: Final = (".mid", ".midi")
 SUFFIXES: Final = MIDI_SUFFIXES + musicxml_reader.SUFFIXES
 NPZ_SUFFIX: Final = ".npz"
+MAX_PARTS: Final = 256
 
 Path = str | os.PathLike[str]
 Voices = str | Sequence[str | int] | None
@@ -100,10 +101,11 @@ def read_parts(path: Path, *, steps_per_quarter: int = 4) -> parts.Parts:
     if arrays.is_npz(path):
         return arrays.read(path, steps_per_quarter)
     suffix = pathlib.Path(path).suffix.lower()
-    if suffix in MIDI_SUFFIXES:
-        return midi.read(path)
-    if suffix in musicxml_reader.SUFFIXES:
-        return musicxml_reader.read(path)
+    if suffix in SUFFIXES:
+        found = midi.read(path) if suffix in MIDI_SUFFIXES else musicxml_reader.read(path)
+        if len(found.parts) > MAX_PARTS:
+            raise errors.InputError(f"{path} has {len(found.parts)} parts, more than {MAX_PARTS}; leave out some")
+        return found
     raise errors.InputError(
         f"{path} has the suffix {suffix!r}; give a score file, one of {', '.join((*SUFFIXES, NPZ_SUFFIX))}"
     )

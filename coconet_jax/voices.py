@@ -154,9 +154,11 @@ def find_all(found: parts.Parts) -> parts.Parts:
 def by_range(found: parts.Parts) -> parts.Parts:
     """Parts as they stand, unless a later one lies clearly higher: then from high to low, which is said."""
     means = [_mean(part) for part in found.parts]
+    if not all(part.notes for part in found.parts):
+        return found
     # Three semitones a voice: less than that is a voice crossing, not a score written upside down.
     for (at, first), (to, second) in itertools.combinations(enumerate(means), 2):
-        if all(part.notes for part in found.parts) and second - first >= 3 * (to - at):
+        if second - first >= 3 * (to - at):
             ordered = sorted(found.parts, key=_mean, reverse=True)
             return found._replace(parts=ordered, remarks=(*found.remarks, "put the voices in order by their range"))
     return found

@@ -1,10 +1,13 @@
 """MIDI files: what other readers see, pick-ups, channels, tracks and malformed headers."""
 
 from fractions import Fraction
+import time
+import warnings
 
 import mido
 import numpy as np
 import pytest
+import scorefiles as files
 
 from coconet_jax import errors, midi, notation, parts, score
 
@@ -140,3 +143,67 @@ def test_same_score_gives_same_bytes(tmp_path):
     notation.write_midi(tmp_path / "b.mid", piece)
     assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mid", "b.mid"]
+
+
+def test_release_written_after_the_next_stroke_ends_the_note_before(tmp_path):
+    on, off = mido.Message("note_on", note=60), mido.Message("note_off", note=60)
+    files.midi(tmp_path / "a.mid", [[(0, on), (480, on), (0, off), (480, off)]])
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.pitches[:, 0].tolist() == [60] * 8 and read.onset[:, 0].tolist() == ([True] + [False] * 3) * 2
+    assert read.remarks == ()
+
+
+def test_notes_without_end_and_drums_are_said(tmp_path):
+    hanging = [(0, mido.Message("note_on", note=62))]
+    files.midi(tmp_path / "a.mid", [files.midi_track("", [(0, 480, 60)]), _note(40, 96, channel=9), hanging])
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.remarks == ("left out 1 note(s) without length or end", "left out the drums (channel 10)")
+
+
+def test_velocities_are_written_for_each_voice(tmp_path):
+    piece = score.from_pitches(np.full((4, 4), 60, np.int16))
+    notation.write_midi(tmp_path / "a.mid", piece, velocities=(100, 70, 71, 90))
+    file = mido.MidiFile(tmp_path / "a.mid")
+    assert [m.velocity for track in file.tracks for m in track if m.type == "note_on"] == [100, 70, 71, 90]
+    for velocities in ((), (0,), (128,)):
+        with pytest.raises(errors.InputError, match="from 1 to 127"):
+            notation.write_midi(tmp_path / "a.mid", piece, velocities=velocities)
+
+
+@pytest.mark.parametrize("name", ["choir", "organ", "piano", "strings", "winds"])
+def test_named_programs_are_heard(tmp_path, name):
+    piece = score.from_pitches(np.full((4, 4), 60, np.int16))
+    notation.write_midi(tmp_path / "a.mid", piece, programs=notation.PROGRAMS[name])
+    tracks = mido.MidiFile(tmp_path / "a.mid").tracks
+    programs = [message.program for track in tracks for message in track if message.type == "program_change"]
+    assert programs == list(notation.PROGRAMS[name])
+
+
+def test_pretty_midi_reads_it_without_warnings(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its import
+        pretty_midi = pytest.importorskip("pretty_midi")
+    pitches = np.repeat(np.array([[72, 67, 64, 48], [71, 67, 62, 55]], np.int16), 8, axis=0)
+    piece = score.from_pitches(pitches, qpm=90.0, meter=(3, 4), pickup_steps=4)
+    notation.write_midi(tmp_path / "a.mid", piece, programs=notation.PROGRAMS["winds"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid"))
+    assert [(i.name, i.program) for i in read.instruments] == list(
+        zip(("Soprano", "Alto", "Tenor", "Bass"), notation.PROGRAMS["winds"], strict=True)
+    )
+    assert [(n.pitch, round(n.start * 6), round(n.end * 6)) for n in read.instruments[1].notes] == [(67, 0, 16)]
+    assert read.get_tempo_changes()[1].tolist() == pytest.approx([90], abs=1e-3)
+    assert [(t.numerator, t.denominator) for t in read.time_signature_changes] == [(1, 4), (3, 4)]
+
+
+def test_a_thousand_files_are_encoded_in_about_a_second():
+    """0.35 s where nothing else runs; three seconds are for busy machines."""
+    rng = np.random.default_rng(0)
+    pieces = [
+        score.from_pitches(np.repeat(rng.integers(40, 80, (64, 4)), 2, axis=0).astype(np.int16)) for _ in range(50)
+    ]
+    started = time.perf_counter()
+    for piece in pieces * 20:
+        midi.encode(piece, programs=notation.PROGRAMS["choir"])
+    assert time.perf_counter() - started < 3
