@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import logging
 import pathlib
+import shutil
 import sys
 import time
 from typing import Any, NamedTuple
@@ -78,13 +79,24 @@ def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.Che
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp_managers.AnyPreservationPolicy(kept),
         best_fn=_nll_of,  # without it Orbax writes no metrics; what is kept is the policy's matter
-        cleanup_tmp_directories=True,
         save_root_metadata=False,
     )
     folder = pathlib.Path(workdir).absolute() / FOLDER  # Orbax refuses relative paths
+    if devices.is_lead():
+        _remove_leftovers(folder)
     manager = ocp.CheckpointManager(folder, options=options)
-    kept.append(ocp_managers.CustomSteps(_stored_milestones(manager)))
+    kept.append(ocp_managers.CustomSteps(_stored_milestones(manager)))  # known only now; the policy holds this list
     return manager
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes the half-written checkpoints of a process that was killed.
+
+    Orbax would, by cleanup_tmp_directories, but removes a folder and those inside it side by side: the next save then
+    fails with "Directory not empty".
+    """
+    for leftover in folder.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _milestones(base: int) -> list[int]:

@@ -103,7 +103,7 @@ class Config:
     train: Train = Train()
     distributed: Distributed = Distributed()
     parallel: Literal["auto", "pmap", "shard_map"] = "auto"
-    num_devices: int = 0  # 0: all
+    num_devices: int = 0  # 0: all; of one process's CPU as many cores as divide the batches
 
 
 # Compiled with room for the metrics of so many steps, whatever train.steps_per_dispatch is: one program for all.

@@ -390,6 +390,11 @@ Fine-tune on scores of your own:
 Ctrl-C or SIGTERM saves and ends. All fields and their defaults: coconet_jax/config.py."""
 
 
+def _cpu_devices(config: config_lib.Train, num_cores: int) -> int:
+    """The most devices, each a core, among which training and evaluation batches fall into equal parts."""
+    return max(n for n in range(1, num_cores + 1) if config.batch_size % n == config.eval_batch_size % n == 0)
+
+
 def main(argv: Sequence[str]) -> None:
     """The command: exit code 0 when done, 2 on a bad setting, 1 when the loss diverged, 143 after SIGTERM."""
     del argv
@@ -397,6 +402,8 @@ def main(argv: Sequence[str]) -> None:
     with errors.exit_on_input_error():
         config = config_lib.from_mapping(_CONFIG.value)
         spread = config.distributed
+        if spread.mode == "off" and not config.num_devices:
+            devices.split_cpu(_cpu_devices(config.train, devices.num_cores()))
         devices.start_processes(spread.mode, spread.coordinator, spread.num_processes, spread.process_id)
         devices.use_compile_cache()
         try:

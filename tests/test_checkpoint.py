@@ -135,16 +135,24 @@ def test_missing_checkpoints_are_named(run, tmp_path):
         checkpoint.load(run, 9)
 
 
-def test_a_half_written_checkpoint_is_not_served(run, tiny_config, tmp_path):
-    """What a kill leaves behind: a folder under a temporary name."""
+def test_a_half_written_checkpoint_is_neither_served_nor_in_the_way(run, tiny_config, tiny_variables, tmp_path):
+    """What a kill leaves behind: a folder under a temporary name with others in it."""
     folder = tmp_path / "copy"
     _copy(run, folder)
-    (folder / "checkpoints" / "4.orbax-checkpoint-tmp-123" / "weights").mkdir(parents=True)
-    assert checkpoint.load(folder).step == 2
+    leftover = folder / "checkpoints" / "4.orbax-checkpoint-tmp"
+    for item in ("weights", "train_state"):
+        (leftover / f"{item}.orbax-checkpoint-tmp" / "ocdbt.process_0" / "d").mkdir(parents=True)
+        (leftover / f"{item}.orbax-checkpoint-tmp" / "ocdbt.process_0" / "d" / "0123").write_bytes(b"data")
+    assert checkpoint.load(folder).step == 2 and leftover.exists()
     manager = checkpoint.open_run(folder)
     restored = checkpoint.restore(manager, tiny_config, devices.make_mesh(1), "data")
-    manager.close()
     assert restored is not None and int(restored.step) == 3
+    assert not leftover.exists()
+    four = restored._replace(step=jnp.asarray(4, jnp.int32))
+    checkpoint.save(manager, four, tiny_variables, tiny_config, "data", 1.0)
+    manager.close()
+    assert checkpoint.load(folder).step == 4
+    assert all(path.name.isdigit() for path in (folder / "checkpoints").iterdir())
 
 
 def test_only_maths_that_agrees_is_resumed(run, tiny_config):

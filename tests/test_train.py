@@ -1,5 +1,6 @@
 """Training: learns, agrees over devices and processes, resumes bit for bit, survives kills, refuses nonsense."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -78,8 +79,8 @@ def test_eight_devices_agree_with_one(tiny_config, toy_pieces, parallel):
     resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
     # Pieces shorter than the crop make devices hold different numbers of cells.
     assert (toy_pieces.splits["train"].lengths < tiny_config.data.crop_steps).any()
-    # Adam turns rounding in a gradient near zero into steps of the size of the rate: a small one keeps them apart.
-    config = with_train(tiny_config, learning_rate=1e-4, warmup_steps=0)
+    config = with_train(tiny_config, warmup_steps=0)
+    assert config.train.learning_rate == config_lib.Train().learning_rate  # what recipes train with
     one, losses_one = run_steps(config, resident, 1, "shard_map", 5)
     many, losses_many = run_steps(config, resident, 8, parallel, 5)
     np.testing.assert_allclose(losses_one, losses_many, atol=1e-5)
@@ -89,13 +90,14 @@ def test_eight_devices_agree_with_one(tiny_config, toy_pieces, parallel):
     assert np.abs(leaves(one.params)[-1] - leaves(start.params)[-1]).max() > 1e-4
 
 
-def test_several_steps_in_one_dispatch_agree_with_single_ones(tiny_config, toy_pieces):
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_several_steps_in_one_dispatch_agree_with_single_ones(tiny_config, toy_pieces, parallel):
     resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
     single, losses = run_steps(tiny_config, resident, 2, "shard_map", 3)
     mesh = devices.make_mesh(2)
     body = functools.partial(steps.train_step, config=tiny_config)
     several = functools.partial(steps.train_steps, step=body)
-    mapped = devices.map_body(several, mesh, "shard_map", sharded=(False, False, False), donate=(0,))
+    mapped = devices.map_body(several, mesh, parallel, sharded=(False, False, False), donate=(0,))
     state = devices.replicate(state_lib.create(jax.random.key(0), tiny_config), mesh)
     state, metrics = mapped(state, devices.replicate(resident, mesh), np.int32(3))
     assert int(state.step) == 3
@@ -207,10 +209,13 @@ def final_state(workdir: pathlib.Path, config: config_lib.Config) -> state_lib.T
     return state
 
 
-def test_resuming_is_exact(tiny_config, toy_path, tmp_path):
-    config = dataclasses.replace(run_of(tiny_config, toy_path, schedule="plateau", plateau_evals=1), num_devices=1)
+@pytest.mark.parametrize(("steps_per_dispatch", "end"), [(1, 4), (3, 5)])
+def test_resuming_is_exact(tiny_config, toy_path, tmp_path, steps_per_dispatch, end):
+    """Also where the first end, or an evaluation, cuts a dispatch short."""
+    config = run_of(tiny_config, toy_path, schedule="plateau", plateau_evals=1, steps_per_dispatch=steps_per_dispatch)
+    config = dataclasses.replace(config, num_devices=1)
     assert train.train(config, tmp_path / "whole") == train.Stopped("done", 8)
-    assert train.train(with_train(config, num_steps=4), tmp_path / "parts").step == 4
+    assert train.train(with_train(config, num_steps=end), tmp_path / "parts").step == end
     assert train.train(config, tmp_path / "parts").step == 8
     whole, parts = final_state(tmp_path / "whole", config), final_state(tmp_path / "parts", config)
     assert int(whole.step) == 8
@@ -243,6 +248,19 @@ def test_resuming_on_more_devices_and_by_pmap_goes_on(tiny_config, toy_path, tmp
         np.testing.assert_allclose(x, y, atol=1e-5)
 
 
+def test_a_checkpoint_need_not_follow_every_evaluation(tiny_config, toy_path, tmp_path, monkeypatch):
+    config = run_of(tiny_config, toy_path, eval_every=2, save_every=4, num_steps=12, keep_milestones=False)
+    config = dataclasses.replace(config, num_devices=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_signals", lambda _: contextlib.nullcontext(lambda step: step == 6))
+        assert train.train(config, tmp_path) == train.Stopped("signal", 6)
+    assert checkpoints(tmp_path) == [4, 6]  # a signal saves, also where an evaluation alone does not
+    train.train(with_train(config, num_steps=10), tmp_path)
+    evaluated = [line["step"] for line in progress.read_metrics(tmp_path / "metrics.jsonl") if "valid_nll" in line]
+    assert evaluated == [2, 4, 6, 8, 10]
+    assert {8, 10} <= set(checkpoints(tmp_path)) <= {4, 8, 10}
+
+
 def test_steps_per_dispatch_do_not_step_over_an_evaluation(tiny_config, toy_path, tmp_path):
     config = dataclasses.replace(run_of(tiny_config, toy_path, steps_per_dispatch=3, num_steps=5), num_devices=1)
     assert train.train(config, tmp_path).step == 5
@@ -261,13 +279,18 @@ def test_sets_larger_than_the_device_stream(tiny_config, toy_path, tmp_path, mon
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
-def test_changed_maths_is_refused_by_name(tiny_config, toy_path, tmp_path):
+def test_changed_maths_is_refused_by_name(tiny_config, toy_path, toy_pieces, tmp_path):
     config = dataclasses.replace(run_of(tiny_config, toy_path, num_steps=2), num_devices=1)
     train.train(config, tmp_path)
     with pytest.raises(errors.InputError, match=r"train.learning_rate \(0.003 -> 0.5\)"):
         train.train(with_train(config, learning_rate=0.5), tmp_path)
     with pytest.raises(errors.InputError, match=r"data.crop_steps \(16 -> 8\)"):
         train.train(with_data(config, crop_steps=8), tmp_path)
+    valid = toy_pieces.splits["valid"]
+    others = valid._replace(pitches=valid.pitches[::-1], lengths=valid.lengths[::-1])
+    pieces.write_npz(tmp_path / "others.npz", toy_pieces._replace(splits={**toy_pieces.splits, "valid": others}))
+    with pytest.raises(errors.InputError, match="started on other validation pieces"):
+        train.train(with_data(config, path=str(tmp_path / "others.npz")), tmp_path)
     moved = tmp_path / "moved.npz"
     moved.write_bytes(pathlib.Path(toy_path).read_bytes())
     same = with_data(config, path=str(moved))
@@ -287,12 +310,31 @@ def test_starting_from_other_weights_takes_the_parameters_alone(tiny_config, toy
         train._initial_state(other)
 
 
-def test_early_stop(tiny_config, toy_path, tmp_path):
+def test_early_stop(tiny_config, toy_path, tmp_path, capsys):
     # A rate so small that BatchNorm's noise decides: progress ends soon.
     config = run_of(tiny_config, toy_path, learning_rate=1e-12, num_steps=60, eval_every=1, early_stop_evals=2)
     stopped = train.train(dataclasses.replace(config, num_devices=1), tmp_path)
     assert stopped.reason == "early" and stopped.step < 60
+    capsys.readouterr()
     assert train.train(dataclasses.replace(config, num_devices=1), tmp_path) == stopped
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"had stopped early at step {stopped.step}: 2 evaluations without progress; to go on, raise "
+    )
+    assert "train.early_stop_evals=2 or give 0" in said and said.count("\n") == 1
+
+
+def test_pieces_that_leak_are_left_out_beside_the_whole(tiny_config, toy_pieces, tmp_path, capsys, monkeypatch):
+    """And that validation pieces were too many for the device is said."""
+    valid = toy_pieces.splits["valid"]._replace(names=("bwv253", "x"))
+    pieces.write_npz(tmp_path / "leaking.npz", toy_pieces._replace(splits={**toy_pieces.splits, "valid": valid}))
+    validation = data.validation
+    monkeypatch.setattr(data, "validation", lambda *given: validation(*given)._replace(total=99))
+    config = run_of(tiny_config, str(tmp_path / "leaking.npz"), num_steps=1)
+    train.train(dataclasses.replace(config, num_devices=1), tmp_path)
+    (line,) = progress.read_metrics(tmp_path / "metrics.jsonl")
+    assert line["valid_nll_clean"] != line["valid_nll"] == pytest.approx(line["valid_nll_clean"], rel=0.2)
+    assert "validating on 5 of 99 windows" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_checkpoint(tiny_config, toy_path, tmp_path):
@@ -363,6 +405,32 @@ def launch(toy_path: str, workdir: pathlib.Path, *words: str, **environment: str
 def checkpoints(workdir: pathlib.Path) -> list[int]:
     folder = workdir / "checkpoints"
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+
+
+_RESUMED = """
+import pathlib, sys
+from coconet_jax import config, train
+train_fields = {"batch_size": 4, "steps_per_dispatch": 4, "eval_every": 12, "bn_batches": 1, "warmup_steps": 2}
+model = {"num_layers": 4, "num_filters": 4}
+groups = {"data": {"path": sys.argv[1], "crop_steps": 16}, "model": model, "num_devices": 1}
+for name, end in (("whole", 12), ("parts", 5), ("parts", 12)):
+    settings = config.from_mapping({**groups, "train": {**train_fields, "num_steps": end}})
+    assert train.train(settings, pathlib.Path(sys.argv[2]) / name).step == end
+"""
+
+
+def test_resuming_is_exact_with_all_optimisations(toy_path, tmp_path):
+    """The programs as users have them: there a step by itself and one among several differ in their last bits."""
+    done = subprocess.run(
+        [sys.executable, "-c", _RESUMED, toy_path, str(tmp_path)],
+        cwd=conftest.REPOSITORY,
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "resuming at step 5" in done.stdout, done.stderr
+    config = checkpoint.load(tmp_path / "whole").config
+    assert_equal(final_state(tmp_path / "whole", config), final_state(tmp_path / "parts", config))
 
 
 @pytest.mark.slow
@@ -486,13 +554,22 @@ MISTAKES = [
     (["--config=configs/test.py", "--workdir=W", "extra"], "'extra' is no flag"),
     (["--config=configs/test.py", "--workdir=W", "--nonsense=1"], "nonsense"),
     (["--config=configs/test.py", "--workdir=pyproject.toml/sub"], "cannot write"),
+    (["--config=configs/test.py", "--workdir=F"], "checkpoints there is no folder; remove it or choose another"),
+    (["--config=N", "--workdir=W"], "--config: NameError: name 'undefined' is not defined"),
+    (["--config=R", "--workdir=W"], "--config: RuntimeError: odd"),
 ]
 
 
 @pytest.mark.slow
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "checkpoints").touch()
+    (tmp_path / "name.py").write_text("def get_config():\n    return undefined\n")
+    (tmp_path / "runtime.py").write_text("raise RuntimeError('odd')\n")
+    places = {"=W": "run", "=F": "odd", "=N": "name.py", "=R": "runtime.py"}
+
     def start(words: list[str]) -> subprocess.Popen[str]:
-        words = [word.replace("=W", f"={tmp_path}/run") for word in words]
+        words = [f"{word[:-1]}{tmp_path}/{places[word[-2:]]}" if word[-2:] in places else word for word in words]
         command = [sys.executable, "-m", "coconet_jax.train", *words]
         return subprocess.Popen(
             command, cwd=conftest.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -507,14 +584,24 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_cpu_is_as_many_devices_as_divide_the_batches():
+    def count(cores: int, batch_size: int, eval_batch_size: int = 32) -> int:
+        return train._cpu_devices(config_lib.Train(batch_size=batch_size, eval_batch_size=eval_batch_size), cores)
+
+    assert [count(cores, 16) for cores in (1, 2, 3, 12, 64)] == [1, 2, 2, 8, 16]
+    assert (count(8, 20, 20), count(8, 20, 32), count(4, 7)) == (5, 4, 1)
+
+
 def test_the_command_itself(toy_path, tmp_path):
     """One true process: trains, reports lines of JSON, refuses with exit code 2, explains itself."""
     done = launch(toy_path, tmp_path, "--config.train.num_steps=4")
     output = done.communicate(timeout=300)[0]
     assert done.returncode == 0, output
-    assert "training: 2,776 parameters, 5 pieces of toy" in output
+    count = train._cpu_devices(config_lib.Train(batch_size=8), devices.num_cores())
+    assert f"training: 2,776 parameters, 5 pieces of toy, {count} x cpu in 1 process" in output
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {"step", "loss", "valid_nll", "steps_per_second", "examples_per_second"} <= set(lines[-1])
+    assert "valid_nll_clean" not in lines[-1]  # nothing of the toy set leaks
     refused = launch(toy_path, tmp_path, "--config.train.batch_size=7", JAX_NUM_CPU_DEVICES="4")
     output = refused.communicate(timeout=300)[0]
     assert refused.returncode == 2 and "batch_size=7 is not divisible by 4 devices; use 4 or 8" in output
