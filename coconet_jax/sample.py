@@ -45,8 +45,8 @@ _EXAMPLES = """examples:
     python -m coconet_jax.sample --checkpoint=runs/small --complete=sketch.musicxml --out=completed
   bars 3 and 4 of a chorale anew:
     python -m coconet_jax.sample --checkpoint=runs/small --inpaint=chorale.mid --span=3-4 --out=inpainted
-  fewer parallel fifths, by finishing sweeps; quick drafts, by few model calls:
-    python -m coconet_jax.sample --checkpoint=runs/small --finish_sweeps=2 --out=clean
+  finishing sweeps at the end; quick drafts, by few model calls:
+    python -m coconet_jax.sample --checkpoint=runs/small --finish_sweeps=2 --out=finished
     python -m coconet_jax.sample --checkpoint=runs/small --sampler=maskgit --num_steps=16 --out=drafts
   ten thousand for a study, resumable, read back by coconet_jax.samples.load_samples("study"):
     python -m coconet_jax.sample --checkpoint=runs/small --num_samples=10000 --bars=8 --out=study
@@ -74,7 +74,7 @@ _SETTINGS = {
     "context_share": "ancestral_gibbs: share of the free notes that stays while a block is rewritten",
     "confidence_noise": "maskgit: how much chance there is in which notes are kept",
     "remask_share": "maskgit: share of the notes kept so far that every call may mend",
-    "finish_sweeps": "sweeps at the end that rewrite every note with its neighbours given, which mends parallels; each "
+    "finish_sweeps": "sweeps at the end that rewrite every note with its neighbours given; each "
     "takes 4 x finish_stride model calls",
     "finish_stride": "steps between the notes that such a sweep rewrites at once",
     "finish_temperature": "of these sweeps (default: as before)",

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import conftest
 import jax
@@ -249,16 +250,23 @@ def test_resuming_on_more_devices_and_by_pmap_goes_on(tiny_config, toy_path, tmp
 
 
 def test_a_checkpoint_need_not_follow_every_evaluation(tiny_config, toy_path, tmp_path, monkeypatch):
-    config = run_of(tiny_config, toy_path, eval_every=2, save_every=4, num_steps=12, keep_milestones=False)
+    config = run_of(tiny_config, toy_path, eval_every=2, save_every=4, num_steps=12)
     config = dataclasses.replace(config, num_devices=1)
+    saved, save = [], checkpoint.save
+
+    def note(manager, state, *args, **fields):
+        saved.append(int(state.step))
+        save(manager, state, *args, **fields)
+
+    monkeypatch.setattr(checkpoint, "save", note)
     with monkeypatch.context() as patch:
         patch.setattr(train, "_signals", lambda _: contextlib.nullcontext(lambda step: step == 6))
         assert train.train(config, tmp_path) == train.Stopped("signal", 6)
-    assert checkpoints(tmp_path) == [4, 6]  # a signal saves, also where an evaluation alone does not
+    assert saved == checkpoints(tmp_path) == [4, 6]  # a signal saves, also where an evaluation alone does not
     train.train(with_train(config, num_steps=10), tmp_path)
     evaluated = [line["step"] for line in progress.read_metrics(tmp_path / "metrics.jsonl") if "valid_nll" in line]
     assert evaluated == [2, 4, 6, 8, 10]
-    assert {8, 10} <= set(checkpoints(tmp_path)) <= {4, 8, 10}
+    assert saved == [4, 6, 8, 10]
 
 
 def test_steps_per_dispatch_do_not_step_over_an_evaluation(tiny_config, toy_path, tmp_path):
@@ -590,6 +598,25 @@ def test_a_cpu_is_as_many_devices_as_divide_the_batches():
 
     assert [count(cores, 16) for cores in (1, 2, 3, 12, 64)] == [1, 2, 2, 8, 16]
     assert (count(8, 20, 20), count(8, 20, 32), count(4, 7)) == (5, 4, 1)
+
+
+@pytest.mark.parametrize("error", [MemoryError("512 GiB"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 512 GiB")])
+def test_too_little_memory_is_one_line(tiny_config, tmp_path, monkeypatch, capsys, error):
+    def fail(*_):
+        raise error
+
+    settings = config_lib.to_dict(dataclasses.replace(tiny_config, num_devices=1))
+    monkeypatch.setattr(train, "_CONFIG", types.SimpleNamespace(value=settings))
+    monkeypatch.setattr(train, "_WORKDIR", types.SimpleNamespace(value=str(tmp_path)))
+    monkeypatch.setattr(checkpoint, "quiet", lambda: None)
+    monkeypatch.setattr(train, "train", fail)
+    with pytest.raises(SystemExit, match="2"):
+        train.main([])
+    complaint = capsys.readouterr().err
+    assert "512 GiB); lower train.batch_size=8" in complaint and complaint.count("\n") == 1
+    error = jax.errors.JaxRuntimeError("INTERNAL: a bug")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        train.main([])
 
 
 def test_the_command_itself(toy_path, tmp_path):
