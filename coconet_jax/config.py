@@ -171,6 +171,16 @@ class Sample:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more")
         for name in ("draws_per_call", "finish_stride"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
+        for name, most in (
+            ("num_steps", 10**6),
+            ("draws_per_call", 10**6),
+            ("finish_sweeps", 1000),
+            ("finish_stride", 1000),
+            ("temperature", 1000.0),
+            ("finish_temperature", 1000.0),
+            ("confidence_noise", 1e9),
+        ):
+            _require(not getattr(self, name) > most, name, getattr(self, name), f"use {most:g} or less")
         # Written so that nan fails too.
         _require(self.temperature > 0, "temperature", self.temperature, "use a value above 0, such as 0.99")
         _require(self.finish_temperature >= 0, "finish_temperature", self.finish_temperature, "use 0 or more")

@@ -224,6 +224,14 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise errors.InputError(f"--tempo={args.tempo}: use 10 to 500 quarters a minute")
     if (args.shard_index is None) != (args.num_shards is None):
         raise errors.InputError("--shard_index and --num_shards go together; give both, or neither")
+    shared = args.num_shards is not None or args.distributed != "off"
+    if args.overwrite and shared:
+        raise errors.InputError("--overwrite would delete what other processes write; empty the folder by hand first")
+    if args.alternatives and (shared or args.chunk_size or args.trace):
+        raise errors.InputError(
+            f"--alternatives={args.alternatives} compares all answers in one place; leave out --chunk_size, --trace, "
+            "--num_shards and --distributed"
+        )
     if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
         raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
 
@@ -281,7 +289,7 @@ def _sample(args: argparse.Namespace) -> None:
     request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
     for remark in request.given.remarks:
         print(f"note: {remark}")
-    if args.overwrite and devices.is_lead() and not args.shard_index:
+    if args.overwrite:
         _remove_run(folder)
     steps = len(request.free)
     usual = generate.default_micro_batch(num_samples, steps)
