@@ -27,8 +27,7 @@ FORMATS: dict[str, tuple[str, Callable[..., None], dict[str, int]]] = {
 
 
 def survives(piece: score.Score) -> dict[str, bool]:
-    """Whether a piece comes back from each format; rests at its end are not kept, as in every melody."""
-    steps = int(np.flatnonzero((piece.pitches >= 0).any(axis=1))[-1]) + 1
+    """Whether a piece comes back from each format."""
     kept = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, (suffix, write, options) in FORMATS.items():
@@ -36,8 +35,8 @@ def survives(piece: score.Score) -> dict[str, bool]:
             write(path, piece, **options)
             read = notation.read_satb(path)
             kept[name] = (
-                np.array_equal(read.pitches, piece.pitches[:steps])
-                and np.array_equal(read.onset, piece.onset[:steps])
+                np.array_equal(read.pitches, piece.pitches)
+                and np.array_equal(read.onset, piece.onset)
                 and (read.meter, read.pickup_steps) == (piece.meter, piece.pickup_steps)
             )
     return kept

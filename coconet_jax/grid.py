@@ -50,9 +50,10 @@ def place(
         found = found._replace(meter=(4, 4), pickup=Fraction(0))
     if not parts.QPM_LIMITS[0] <= found.qpm <= parts.QPM_LIMITS[1]:
         found = found._replace(qpm=parts.Parts([]).qpm)
-    found = found._replace(bars=found.bars or parts.first_bars(found.meter, found.pickup))
+    bars = bars_of(found)
     if not any(part.notes for part in found.parts):
-        raise errors.InputError(f"{path} holds no notes; give a file with at least one note")
+        said = f" ({'; '.join(found.remarks)})" if found.remarks else ""
+        raise errors.InputError(f"{path} holds no notes{said}; give a file with at least one note")
     for part in found.parts:
         strange = [note for note in part.notes if note.start < 0 or not 0 <= note.pitch <= 127]
         if strange:
@@ -69,25 +70,25 @@ def place(
     onset = np.zeros(pitches.shape, bool)
     reports = []
     for voice, part in enumerate(found.parts):
-        notes, lower = _one_at_a_time(part, found.bars, path, highest, steps_per_quarter)
+        notes, lower = _one_at_a_time(part, bars, path, highest, steps_per_quarter)
         reports.append(_Report(lower, *_fill(notes, pitches[:, voice], onset[:, voice], steps_per_quarter)))
     end = int(np.flatnonzero((pitches != pianoroll.REST).any(axis=1))[-1]) + 1
     if whole or to_bar_line:
-        kept = found.end if whole else min(found.end, _next_bar_line(last, found))
+        kept = found.end if whole else min(found.end, parts.next_bar_line(Fraction(end, steps_per_quarter), bars))
         end = max(end, min(nearest(kept * steps_per_quarter), MAX_STEPS))
         missing = max(end - length, 0)
         pitches = np.pad(pitches, ((0, missing), (0, 0)), constant_values=pianoroll.REST)
         onset = np.pad(onset, ((0, missing), (0, 0)))
-    remarks = (*found.remarks, *_remarks(found, reports, steps_per_quarter))
+    remarks = (*found.remarks, *_remarks(found._replace(bars=bars), reports, steps_per_quarter))
     return score.Score(
         pitches[:end], onset[:end], found.meter, nearest(found.pickup * steps_per_quarter), steps_per_quarter,
         found.qpm, found.title, remarks,
     )  # fmt: skip
 
 
-def _next_bar_line(time: Fraction, found: parts.Parts) -> Fraction:
-    bar = Fraction(4 * found.meter[0], found.meter[1])
-    return found.pickup + -(-(time - found.pickup) // bar) * bar
+def bars_of(found: parts.Parts) -> tuple[parts.Bar, ...]:
+    """Where the bars of a piece are; of one meter throughout where its file does not say."""
+    return found.bars or parts.first_bars(found.meter, found.pickup)
 
 
 def _one_at_a_time(
@@ -189,10 +190,12 @@ def nearest(value: Fraction) -> int:
     return math.floor(value + Fraction(1, 2))
 
 
-def check_range(piece: score.Score, path: str | os.PathLike[str], what: str = "score") -> None:
+def check_range(
+    piece: score.Score, bars: Sequence[parts.Bar], path: str | os.PathLike[str], what: str = "score"
+) -> None:
     """InputError at the first pitch outside 36..81, with a transposition that fits all voices.
 
-    `what` is the word for the piece: "score" or "melody".
+    `bars` are those of the file, for the place in the message; `what` is the word for the piece: "score" or "melody".
     """
     outside = ~pianoroll.in_range(piece.pitches)
     if not outside.any():
@@ -200,8 +203,7 @@ def check_range(piece: score.Score, path: str | os.PathLike[str], what: str = "s
     step, voice = (int(place) for place in np.argwhere(outside)[0])
     sounding = piece.pitches[piece.pitches != pianoroll.REST]
     low, high = int(sounding.min()), int(sounding.max())
-    pickup = Fraction(piece.pickup_steps, piece.steps_per_quarter)
-    where = parts.locate(Fraction(step, piece.steps_per_quarter), parts.first_bars(piece.meter, pickup))
+    where = parts.locate(Fraction(step, piece.steps_per_quarter), bars)
     pitch = int(piece.pitches[step, voice])
     name = f"{parts.voice_names(piece.pitches.shape[1])[voice]} " if piece.pitches.shape[1] > 1 else ""
     fault = (

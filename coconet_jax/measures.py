@@ -47,6 +47,7 @@ class State:
     staves: int = 1
     transpose: dict[int, int] = dataclasses.field(default_factory=dict)  # by staff, 0 for all
     tempos: list[float] = dataclasses.field(default_factory=list)
+    graces: int = 0  # grace and cue notes so far, which are left out
     ending: frozenset[int] = frozenset()
 
 
@@ -79,11 +80,14 @@ def read(measure: ElementTree.Element, state: State) -> Measure:
         if tag == "note":
             fields = {child.tag: child for child in element}
             if "grace" in fields:
+                state.graces += 1
                 continue
             length = _quarters(_text(fields, "duration"), state.divisions)
             if "chord" not in fields:
                 before, now = now, now + length
-            if "cue" not in fields:
+            if "cue" in fields:
+                state.graces += "pitch" in fields
+            else:
                 _add_note(bar, element, fields, before, length, state)
         elif tag == "backup":
             now = max(now - _quarters(element.findtext("duration"), state.divisions), Fraction(0))

@@ -4,6 +4,7 @@ mido writes 1000 scores of 8 bars in 2 s; the few events a score needs are built
 """
 
 from collections.abc import Sequence
+import contextlib
 from fractions import Fraction
 import io
 import os
@@ -23,9 +24,9 @@ MAX_BYTES: Final = 1_000_000  # mido reads a megabyte in seconds; a chorale has 
 def read(path: str | os.PathLike[str]) -> parts.Parts:
     """The notes of a MIDI file of type 0 or 1: one part per track with notes, or per channel.
 
-    Channels are parts where a single track has several, or where all of them together are four and the tracks are
-    not. Drums (channel 10) are left out. A track named after a voice (Soprano, ...) is kept although it may hold no
-    notes. A first meter that lasts a single, shorter bar is taken for a pick-up.
+    Channels are parts where a single track has several, or where they are four in fewer tracks. Drums (channel 10) are
+    left out. A track named after a voice (Soprano, ...) is kept although it may hold no notes. A first meter that lasts
+    a single, shorter bar is taken for a pick-up.
 
     Raises:
       InputError: missing or unreadable, malformed, type 2, or in SMPTE time.
@@ -47,14 +48,16 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
     tempos = sorted(change for track in tracks for change in track.tempos)
     remarks = []
     if unreleased := sum(track.unreleased for track in tracks):
-        remarks.append(f"left out {unreleased} note(s) without length or end")
+        remarks.append(f"{unreleased} note(s) never released: held to the end of their track")
+    if empty := sum(track.empty for track in tracks):
+        remarks.append(f"left out {empty} note(s) without length")
     if any(track.drums for track in tracks):
         remarks.append("left out the drums (channel 10)")
     if len({tempo for _, tempo in tempos}) > 1:
         remarks.append(f"tempo changes are not kept: {tempos[0][1]:g} quarters a minute throughout")
     kept = [at for at, track in enumerate(tracks) if track.channels or voices.is_voice_name(track.name)]
     channels = sum(len(tracks[at].channels) for at in kept)
-    by_channel = (len(kept) == 1 and channels > 1) or (len(kept) != 4 and channels == 4)
+    by_channel = (len(kept) == 1 and channels > 1) or (len(kept) < 4 and channels == 4)
     if by_channel:
         found = [parts.Part("", notes) for at in kept for _, notes in sorted(tracks[at].channels.items())]
     else:
@@ -72,6 +75,7 @@ class _Track(NamedTuple):
     meters: list[tuple[Fraction, tuple[int, int]]]
     tempos: list[tuple[Fraction, float]]
     unreleased: int
+    empty: int
     drums: bool
     end: Fraction
 
@@ -79,10 +83,11 @@ class _Track(NamedTuple):
 def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
     """Notes by channel, changes of meter and tempo, all in quarters.
 
-    A key struck again while it sounds ends the note before. Notes never released or without length are counted.
+    A key struck again while it sounds ends the note before; one never released sounds to the end of the track, as
+    players do it. Those notes are counted, and notes without length, which are left out.
     """
     notes: dict[int, list[parts.Note]] = {}
-    meters, tempos, unreleased, drums = [], [], 0, False
+    meters, tempos, empty, drums = [], [], 0, False
     sounding: dict[tuple[int, int], int] = {}
     struck_again: dict[tuple[int, int], int] = {}
     now = 0
@@ -108,21 +113,24 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
             if strikes:
                 struck_again[key] = now
         elif start is not None:
-            unreleased += 1
+            empty += 1
         if strikes:
             sounding[key] = now
     end = Fraction(now, ticks_per_quarter)
-    return _Track(_track_name(track), notes, meters, tempos, unreleased + len(sounding), drums, end)
+    held = {key: start for key, start in sounding.items() if start < now}
+    for (channel, pitch), start in held.items():
+        notes.setdefault(channel, []).append(parts.Note(Fraction(start, ticks_per_quarter), end, pitch))
+    empty += len(sounding) - len(held)
+    return _Track(_track_name(track), notes, meters, tempos, len(held), empty, drums, end)
 
 
 def _track_name(track: mido.MidiTrack) -> str:
     """The track's name, or its instrument's; mido decodes latin-1, but most programs write UTF-8."""
     instruments = (message.name for message in track if message.type == "instrument_name")
-    name = (track.name.strip("\0 ") or next(instruments, "")).strip("\0 ")
-    try:
-        return name.encode("latin1").decode("utf-8")
-    except UnicodeError:
-        return name
+    name = track.name.strip("\0 ") or next(instruments, "")
+    with contextlib.suppress(UnicodeError):
+        name = name.encode("latin1").decode("utf-8")
+    return parts.plain_name(name)
 
 
 def _bars(

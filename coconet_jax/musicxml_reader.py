@@ -9,13 +9,18 @@ from fractions import Fraction
 import io
 import os
 import re
-from typing import Final
+from typing import Final, NamedTuple
 from xml.etree import ElementTree
 import zipfile
 
 from coconet_jax import errors, measures, parts, repeats
 
 SUFFIXES: Final = (".musicxml", ".xml", ".mxl")
+
+MAX_NOTES: Final = 200_000  # more than a second for every 50,000
+_PLAIN: Final = repeats.Signs()
+
+_Layer = tuple[int, str]  # staff, written voice
 
 
 def read(path: str | os.PathLike[str]) -> parts.Parts:
@@ -67,11 +72,19 @@ def _read(root: ElementTree.Element) -> parts.Parts:
     names = {part.get("id"): _name(part) for part in root.iterfind("part-list/score-part")}
     written: list[tuple[str, int, list[measures.Measure]]] = []
     tempos: list[float] = []
-    for part in root.iterfind("part"):
+    graces = 0
+    elements = root.findall("part")
+    if len(elements) > parts.MAX_PARTS:
+        raise ValueError(f"it has {len(elements)} parts, more than {parts.MAX_PARTS}")
+    for part in elements:
         state = measures.State()
-        bars = [measures.read(measure, state) for measure in part.iterfind("measure")]
+        inside = part.findall("measure")
+        if len(inside) > repeats.MAX_BARS:
+            raise ValueError(f"it has {len(inside)} bars, more than {repeats.MAX_BARS}")
+        bars = [measures.read(measure, state) for measure in inside]
         written.append((names.get(part.get("id"), ""), state.staves, bars))
         tempos += state.tempos
+        graces += state.graces
     master = max((bars for _, _, bars in written), key=len, default=[])
     if not master:
         return parts.Parts([])
@@ -79,6 +92,9 @@ def _read(root: ElementTree.Element) -> parts.Parts:
     lengths = [max(bars[at].length for _, _, bars in written if at < len(bars)) for at in range(len(master))]
     lengths = [length or parts.bar_quarters(bar.meter) for length, bar in zip(lengths, master, strict=True)]
     order = repeats.play_order([_signs(written, at) for at in range(len(master))])
+    played = [len(bars[at].heads) for at in order for _, _, bars in written if at < len(bars)]
+    if sum(played) > MAX_NOTES:
+        raise ValueError(f"it has {sum(played)} notes, repeats played, more than {MAX_NOTES}")
     starts, end = [], Fraction(0)
     for at in order:
         starts.append(end)
@@ -99,6 +115,8 @@ def _read(root: ElementTree.Element) -> parts.Parts:
         remarks.append(f"repeats are played: {len(master)} written bars became {len(order)}")
     if len(set(tempos)) > 1:
         remarks.append(f"tempo changes are not kept: {tempos[0]:g} quarters a minute throughout")
+    if graces:
+        remarks.append(f"left out {graces} grace or cue note(s)")
     qpm = round(tempos[0], 3) if tempos else parts.Parts([]).qpm
     bars_played = _numbered(master, order, starts, pickup)
     return parts.Parts(found, meter, pickup, qpm, _title(root), bars_played, end, tuple(remarks))
@@ -122,7 +140,7 @@ def _numbered(
 
 def _name(part: ElementTree.Element) -> str:
     for tag in ("part-name", "score-instrument/instrument-name", "part-abbreviation"):
-        if name := " ".join((part.findtext(tag) or "").split()):
+        if name := parts.plain_name(part.findtext(tag) or ""):
             return name
     return ""
 
@@ -139,62 +157,76 @@ def _signs(written: Sequence[tuple[str, int, list[measures.Measure]]], at: int) 
     found = [bars[at].signs for _, _, bars in written if at < len(bars)]
     merged = repeats.Signs()
     for signs in found:
+        if signs == _PLAIN:
+            continue
         merged = merged._replace(**{name: value for name, value in signs._asdict().items() if value})
     return merged
 
 
 def _staves(name: str, staves: int, bars: Sequence[tuple[Fraction, measures.Measure]]) -> list[parts.Part]:
     """One part for each staff of a part, from its bars in the order they are played."""
-    found = []
-    for staff in range(1, staves + 1):
-        layers = sorted(
-            {layer for _, bar in bars for layer in bar.layers if layer[0] == staff},
-            key=lambda layer: (len(layer[1]), layer[1]),
-        )
-        merged = _merge_ties(bars, staff)
-        if len(layers) < 2:
-            found.append(parts.Part(name, [note for note, _ in merged]))
-            continue
-        sung: dict[tuple[int, str], list[parts.Note]] = {layer: [] for layer in layers}
-        for note, singers in merged:
-            for layer in singers:
-                sung[layer].append(note)
-        found.append(parts.Part(name, [note for note, _ in merged], tuple(sung.values())))
-    return found
+    by_staff: dict[int, list[_StaffBar]] = {staff: [] for staff in range(1, staves + 1)}
+    for start, bar in bars:
+        found = {staff: _StaffBar(start, [], set()) for staff, _ in bar.layers if staff in by_staff}
+        for layer in bar.layers:
+            if layer[0] in found:
+                found[layer[0]].layers.add(layer)
+        for head in bar.heads:
+            if head.layer[0] in found:
+                found[head.layer[0]].heads.append(head)
+        for staff, staff_bar in found.items():
+            by_staff[staff].append(staff_bar)
+    return [_staff(name, staff_bars) for staff_bars in by_staff.values()]
 
 
-def _merge_ties(
-    bars: Sequence[tuple[Fraction, measures.Measure]], staff: int
-) -> list[tuple[parts.Note, tuple[tuple[int, str], ...]]]:
+class _StaffBar(NamedTuple):
+    """What stands on one staff in one bar; `start` is in quarters from the beginning of the piece."""
+
+    start: Fraction
+    heads: list[measures.Head]
+    layers: set[_Layer]
+
+
+def _staff(name: str, bars: Sequence[_StaffBar]) -> parts.Part:
+    layers = sorted({layer for bar in bars for layer in bar.layers}, key=lambda layer: (len(layer[1]), layer[1]))
+    merged = _merge_ties(bars, layers)
+    notes = [note for note, _ in merged]
+    if len(layers) < 2:
+        return parts.Part(name, notes)
+    sung: dict[_Layer, list[parts.Note]] = {layer: [] for layer in layers}
+    for note, singers in merged:
+        for layer in singers:
+            sung[layer].append(note)
+    return parts.Part(name, notes, tuple(sung.values()))
+
+
+def _merge_ties(bars: Sequence[_StaffBar], layers: Sequence[_Layer]) -> list[tuple[parts.Note, tuple[_Layer, ...]]]:
     """The notes of a staff with the layers that sing them, tied ones joined where they meet.
 
     With two layers on the staff and one of them absent from a bar, the bar belongs to both: of its chords the
     highest note to the first and the lowest to the second.
     """
-    everywhere = sorted(
-        {layer for _, bar in bars for layer in bar.layers if layer[0] == staff},
-        key=lambda layer: (len(layer[1]), layer[1]),
-    )
-    found: list[tuple[parts.Note, tuple[tuple[int, str], ...]]] = []
+    found: list[tuple[parts.Note, tuple[_Layer, ...]]] = []
     open_ties: dict[int, list[int]] = {}  # pitch -> places in found
-    for bar_start, bar in bars:
-        present = {layer for layer in bar.layers if layer[0] == staff}
-        shared = len(everywhere) == 2 and len(present) == 1
-        at_once: dict[Fraction, list[int]] = {}
-        for head in bar.heads:
-            if head.layer[0] == staff:
-                at_once.setdefault(head.start, []).append(head.pitch)
+    for bar in bars:
+        shared = len(layers) == 2 and len(bar.layers) == 1
+        highest: dict[Fraction, int] = {}
+        lowest: dict[Fraction, int] = {}
+        for head in bar.heads if shared else ():
+            highest[head.start] = max(highest.get(head.start, head.pitch), head.pitch)
+            lowest[head.start] = min(lowest.get(head.start, head.pitch), head.pitch)
         for head in sorted(bar.heads, key=lambda head: head.start):
-            if head.layer[0] != staff:
-                continue
-            start = bar_start + head.start
+            start = bar.start + head.start
             end = start + head.length
-            singers: tuple[tuple[int, str], ...] = (head.layer,)
+            singers: tuple[_Layer, ...] = (head.layer,)
             if shared:
-                chord = at_once[head.start]
-                top, bottom = head.pitch == max(chord), head.pitch == min(chord)
-                singers = tuple(layer for layer, sings in zip(everywhere, (top, bottom), strict=True) if sings)
-            waiting = [at for at in open_ties.get(head.pitch, ()) if found[at][0].end >= start]
+                top, bottom = head.pitch == highest[head.start], head.pitch == lowest[head.start]
+                # A note between them is the upper voice's, divided: the highest is kept, which is said.
+                singers = tuple(
+                    layer for layer, sings in zip(layers, (top or not bottom, bottom), strict=True) if sings
+                )
+            # No staff of voices ties more of one pitch at once.
+            waiting = [at for at in open_ties.get(head.pitch, ())[-16:] if found[at][0].end >= start]
             open_ties[head.pitch] = waiting
             held = [at for at in waiting if found[at][0].end == start]
             if head.stops and held:

@@ -26,7 +26,6 @@ PROGRAMS: Final = {
 MIDI_SUFFIXES: Final = (".mid", ".midi")
 SUFFIXES: Final = MIDI_SUFFIXES + musicxml_reader.SUFFIXES
 NPZ_SUFFIX: Final = ".npz"
-MAX_PARTS: Final = 256
 
 Path = str | os.PathLike[str]
 Voices = str | Sequence[str | int] | None
@@ -56,7 +55,7 @@ def read_satb(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None) 
     """
     found = voices_lib.find_four(read_parts(path, steps_per_quarter=steps_per_quarter), path, voices)
     piece = grid.place(found, path=path, steps_per_quarter=steps_per_quarter, highest=True)
-    grid.check_range(piece, path)
+    grid.check_range(piece, grid.bars_of(found), path)
     return piece
 
 
@@ -72,23 +71,29 @@ def read_partial(path: Path, *, steps_per_quarter: int = 4, voices: Voices = Non
     """
     found = voices_lib.find_some(read_parts(path, steps_per_quarter=steps_per_quarter), path, voices)
     piece = grid.place(found, path=path, steps_per_quarter=steps_per_quarter, highest=True, whole=True)
-    grid.check_range(piece, path)
+    grid.check_range(piece, grid.bars_of(found), path)
     return piece
 
 
 def read_melody(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None) -> score.Score:
     """Reads one voice, pitches [t,1]: the file's only part with notes, or the soprano of four.
 
-    Rests in the bar of the last note are part of it, if the file has them; empty bars after that are not.
+    Rests in the bar of the last note are part of it, if the file has them; empty bars after that are not. Of several
+    notes at once in a soprano the highest is kept; in a lone part without a voice's name, a piano's perhaps, they are
+    an error.
 
     Raises:
       InputError: another number of voices, two notes at once, a pitch outside 36..81, or see `read_score`.
     """
-    found = voices_lib.find_melody(read_parts(path, steps_per_quarter=steps_per_quarter), path, voices)
+    everything = read_parts(path, steps_per_quarter=steps_per_quarter)
+    found = voices_lib.find_melody(everything, path, voices)
     if not any(part.notes for part in found.parts):
         raise errors.InputError(f"{path} holds no melody notes; give a file with notes in its first voice")
-    melody = grid.place(found, path=path, steps_per_quarter=steps_per_quarter, to_bar_line=True)
-    grid.check_range(melody, path, "melody")
+    sung = any(voices_lib.is_voice_name(part.name) for part in found.parts) or len(everything.parts) > 1
+    melody = grid.place(
+        found, path=path, steps_per_quarter=steps_per_quarter, highest=sung or voices is not None, to_bar_line=True
+    )
+    grid.check_range(melody, grid.bars_of(found), path, "melody")
     return melody
 
 
@@ -103,8 +108,8 @@ def read_parts(path: Path, *, steps_per_quarter: int = 4) -> parts.Parts:
     suffix = pathlib.Path(path).suffix.lower()
     if suffix in SUFFIXES:
         found = midi.read(path) if suffix in MIDI_SUFFIXES else musicxml_reader.read(path)
-        if len(found.parts) > MAX_PARTS:
-            raise errors.InputError(f"{path} has {len(found.parts)} parts, more than {MAX_PARTS}; leave out some")
+        if len(found.parts) > parts.MAX_PARTS:
+            raise errors.InputError(f"{path} has {len(found.parts)} parts, more than {parts.MAX_PARTS}; leave out some")
         return found
     raise errors.InputError(
         f"{path} has the suffix {suffix!r}; give a score file, one of {', '.join((*SUFFIXES, NPZ_SUFFIX))}"

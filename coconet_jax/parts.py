@@ -17,6 +17,7 @@ import numpy as np
 from coconet_jax import errors, pianoroll
 
 MAX_BYTES: Final = 20_000_000
+MAX_PARTS: Final = 256
 QPM_LIMITS: Final = (4.0, 1000.0)  # MIDI's set_tempo holds 24 bits of microseconds: nothing slower than 3.6 fits
 
 
@@ -90,6 +91,26 @@ def locate(quarters: Fraction, bars: Sequence[Bar]) -> str:
         kept = max(min(further, bars[found + 1].number - bar.number - 1), 0)
         inside, further = inside + (further - kept) * bar_quarters(bar.meter), kept
     return f"bar {bar.number + further}, beat {float(inside * bar.meter[1] / 4 + 1):.4g}"
+
+
+def next_bar_line(quarters: Fraction, bars: Sequence[Bar]) -> Fraction:
+    """The first bar line at a time or after it."""
+    after = bisect.bisect_left(bars, quarters, key=lambda bar: bar.start)
+    if not after or (after < len(bars) and bars[after].start == quarters):
+        return quarters
+    bar = bars[after - 1]
+    origin, length = bar.start if bar.origin is None else bar.origin, bar_quarters(bar.meter)
+    count = -((origin - quarters) // length)
+    if after == len(bars):
+        return origin + count * length
+    if count >= bars[after].number - bar.number:  # an overlong bar is still one bar
+        return bars[after].start
+    return min(origin + count * length, bars[after].start)
+
+
+def plain_name(text: str) -> str:
+    """The name of a part on one line that fits into a message."""
+    return " ".join(text.replace("\0", " ").split())[:100]
 
 
 def merge_cells(pitches: Integer[np.ndarray, " t"], onset: Bool[np.ndarray, " t"]) -> list[tuple[int, int, int]]:

@@ -1,5 +1,6 @@
 """The order in which the bars of a score are played: repeats, endings, da capo, dal segno, coda, fine."""
 
+import bisect
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -38,10 +39,12 @@ def play_order(bars: Sequence[Signs]) -> list[int]:
     order: list[int] = []
     at = start = 0
     turn, jumped = 1, False
+    groups = _groups(bars)
+    codas = [index for index, bar in enumerate(bars) if bar.coda]
+    segnos = [index for index, bar in enumerate(bars) if bar.segno]
     while at < len(bars):
         bar = bars[at]
-        group = _endings_around(bars, at)
-        last = max((number for index in group for number in bars[index].endings), default=0)
+        group, last = groups[at]
         if max(last, bar.backward) > MAX_TIMES or len(order) > MAX_BARS:
             raise ValueError(f"its repeats ask for more than {MAX_TIMES} passes or {MAX_BARS} bars")
         # A third ending that a lone second one lacks: whoever comes there leaves the repeat.
@@ -55,19 +58,16 @@ def play_order(bars: Sequence[Signs]) -> list[int]:
         order.append(at)
         if jumped and bar.fine:
             break
-        if jumped and bar.to_coda and (codas := [index for index in range(len(bars)) if bars[index].coda]):
-            later = [index for index in codas if index > at]
-            if later:
-                at = start = later[0]
-                turn = 1
-                continue
+        if jumped and bar.to_coda and codas and codas[-1] > at:
+            at = start = codas[bisect.bisect_right(codas, at)]
+            turn = 1
+            continue
         if bar.backward and not jumped and turn < max(bar.backward, last):
             at, turn = start, turn + 1
             continue
         if bar.backward or (group and at == group[-1]):
             start, turn = at + 1, 1
         if bar.back and not jumped:
-            segnos = [index for index in range(len(bars)) if bars[index].segno]
             at = start = segnos[0] if bar.back == "segno" and segnos else 0
             turn, jumped = 1, True
             continue
@@ -75,13 +75,13 @@ def play_order(bars: Sequence[Signs]) -> list[int]:
     return order
 
 
-def _endings_around(bars: Sequence[Signs], at: int) -> range:
-    """The run of bars with endings that a bar stands in, empty where it has none itself."""
-    if not bars[at].endings:
-        return range(0)
-    first = last = at
-    while first > 0 and bars[first - 1].endings:
-        first -= 1
-    while last + 1 < len(bars) and bars[last + 1].endings:
-        last += 1
-    return range(first, last + 1)
+def _groups(bars: Sequence[Signs]) -> list[tuple[range, int]]:
+    """For each bar the run of bars with endings that it stands in, empty without one, and that run's last pass."""
+    groups: list[tuple[range, int]] = []
+    while len(groups) < len(bars):
+        first = stop = len(groups)
+        while stop < len(bars) and bars[stop].endings:
+            stop += 1
+        last = max((number for bar in bars[first:stop] for number in bar.endings), default=0)
+        groups += [(range(first, stop), last)] * max(stop - first, 1)
+    return groups

@@ -82,9 +82,10 @@ def find_some(
     if choice is not None:
         return found._replace(parts=[part or nobody for part in _chosen(found.parts, path, choice)])
     named = _named(found.parts)
-    if named:
-        return _keep([named.get(rank, nobody) for rank in range(pianoroll.NUM_VOICES)], found)
     pool = _four_by_order(found.parts)
+    in_order = len(found.parts) == pianoroll.NUM_VOICES and all(found.parts[rank] is named[rank] for rank in named)
+    if named and not in_order:  # four staves, some of which have other names ("Baritone"), are four by order
+        return _keep([named.get(rank, nobody) for rank in range(pianoroll.NUM_VOICES)], found)
     if pool is not None:
         return by_range(_keep(pool, found))
     filled = [part for part in found.parts if part.notes]
@@ -176,7 +177,7 @@ def open_staff(part: parts.Part) -> list[parts.Part]:
     else:
         upper, lower = [], []
         for note, above, below in _neighbours(part.notes):
-            if not above:
+            if below or not above:  # of three at once the middle one is the upper voice's, divided
                 upper.append(note)
             if not below:
                 lower.append(note)
@@ -194,8 +195,8 @@ def _neighbours(notes: Sequence[parts.Note]) -> Iterator[tuple[parts.Note, bool,
     above, below = [False] * len(ordered), [False] * len(ordered)
     sounding: list[int] = []
     for at, note in enumerate(ordered):
-        sounding = [other for other in sounding if ordered[other].end > note.start]
-        for other in sounding[-16:]:  # no staff of voices holds more at once
+        sounding = [other for other in sounding[-16:] if ordered[other].end > note.start]  # no choir holds more
+        for other in sounding:
             held = ordered[other]
             overlap = min(held.end, note.end) - note.start
             if 2 * overlap >= min(held.end - held.start, note.end - note.start) and held.pitch != note.pitch:
@@ -209,7 +210,7 @@ def _two_voiced(part: parts.Part) -> bool:
     """Whether a staff is written for two voices: by layers, or because most of its notes have company."""
     if len(part.layers) == 2:
         return True
-    if len(part.layers) > 2 or not part.notes:
+    if not part.notes:
         return False
     company = [above or below for _, above, below in _neighbours(part.notes)]
     return 2 * sum(company) > len(company)

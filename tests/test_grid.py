@@ -98,5 +98,23 @@ def test_written_gaps_at_the_end_come_back(tmp_path):
         np.testing.assert_array_equal(notation.read_partial(tmp_path / name).pitches, pitches)
 
 
+def test_a_melody_ends_with_the_bar_of_its_last_note(tmp_path):
+    """Also where the last note is let go a little late, and by the bars of the file where its meter changes."""
+    for late in (0, 10, -10):
+        assert len(_melody(tmp_path, [(0, 1920 + late, 60)], end=9000).pitches) == 16
+    assert len(_melody(tmp_path, [(0, 1920 + 480, 60)], end=9000).pitches) == 32
+    assert len(_melody(tmp_path, [(0, 1920 + 480, 60)], end=1920 + 960).pitches) == 24  # the file has no more
+    meters = [(0, mido.MetaMessage("time_signature", numerator=n, denominator=4)) for n in (4, 3)]
+    notes = files.midi_track("", [(0, 1920 + 480, 60)], end=9000)
+    files.midi(tmp_path / "a.mid", [[meters[0], (1920, meters[1][1])], notes])
+    assert len(notation.read_melody(tmp_path / "a.mid").pitches) == 16 + 12
+
+
+def test_next_bar_line():
+    bars = (*parts.first_bars((3, 4), Fraction(1)), parts.Bar(Fraction(7), 3, (6, 8)), parts.Bar(Fraction(14), 4))
+    lines = {0: 0, 0.5: 1, 1: 1, 1.5: 4, 4: 4, 5: 7, 7: 7, 8: 14, 11: 14, 14: 14, 15: 18, 18: 18, 18.5: 22}
+    assert {time: parts.next_bar_line(Fraction(time), bars) for time in lines} == lines
+
+
 def test_nearest_rounds_halves_up():
     assert [grid.nearest(Fraction(n, 2)) for n in (-1, 0, 1, 2, 3)] == [0, 0, 1, 1, 2]

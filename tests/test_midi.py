@@ -153,11 +153,56 @@ def test_release_written_after_the_next_stroke_ends_the_note_before(tmp_path):
     assert read.remarks == ()
 
 
-def test_notes_without_end_and_drums_are_said(tmp_path):
-    hanging = [(0, mido.Message("note_on", note=62))]
-    files.midi(tmp_path / "a.mid", [files.midi_track("", [(0, 480, 60)]), _note(40, 96, channel=9), hanging])
+def test_notes_never_released_sound_to_the_end_of_their_track(tmp_path):
+    on = mido.Message("note_on", note=62)
+    held = [*_note(60, 480), (0, on), (960, mido.MetaMessage("end_of_track"))]
+    files.midi(tmp_path / "a.mid", [held])
     read = notation.read_melody(tmp_path / "a.mid")
-    assert read.remarks == ("left out 1 note(s) without length or end", "left out the drums (channel 10)")
+    assert read.pitches[:, 0].tolist() == [60] * 4 + [62] * 8
+    assert read.remarks == ("1 note(s) never released: held to the end of their track",)
+    # Below the next note it is a chord, as players sound it.
+    files.midi(tmp_path / "a.mid", [[(0, on), *_note(64, 480, wait=480)]])
+    with pytest.raises(errors.InputError, match=r"\(D4 and E4\) in bar 1, beat 2"):
+        notation.read_melody(tmp_path / "a.mid")
+
+
+def test_notes_without_length_and_drums_are_said(tmp_path):
+    empty = [(0, mido.Message("note_on", note=62))]
+    files.midi(tmp_path / "a.mid", [files.midi_track("", [(0, 480, 60)]), _note(40, 96, channel=9), empty])
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.remarks == ("left out 1 note(s) without length", "left out the drums (channel 10)")
+    files.midi(tmp_path / "a.mid", [empty])
+    with pytest.raises(errors.InputError, match=r"holds no notes \(left out 1 note\(s\) without length\); give"):
+        notation.read_partial(tmp_path / "a.mid")
+
+
+def test_names_of_tracks_go_before_their_channels(tmp_path):
+    """Five tracks, one of them silent, on four channels."""
+    tracks = [
+        files.midi_track(name, [(0, 480, pitch)] if pitch else [], channel=at)
+        for at, (name, pitch) in enumerate((("Organ", 40), ("Soprano", 72), ("Alto", 67), ("Tenor", 60), ("Bass", 0)))
+    ]
+    files.midi(tmp_path / "a.mid", tracks)
+    read = notation.read_satb(tmp_path / "a.mid")
+    assert read.pitches[0].tolist() == [72, 67, 60, -1] and read.remarks == ("left out Organ",)
+
+
+def test_names_of_any_length_stay_on_one_line(tmp_path):
+    name = "Viola\n\0" * 500
+    files.midi(tmp_path / "a.mid", [files.midi_track(name, [(0, 480, 60), (5, 480, 64)])])
+    with pytest.raises(errors.InputError, match="part 'Viola Viola") as caught:
+        notation.read_melody(tmp_path / "a.mid")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_pitch_out_of_range_is_placed_by_the_files_own_bars(tmp_path):
+    meters = [(0, mido.MetaMessage("time_signature", numerator=n, denominator=4)) for n in (4, 3)]
+    conductor = [meters[0], (1920, meters[1][1])]
+    notes = files.midi_track("", [(0, 480, 60), (1920 + 3 * 1440, 1920 + 4 * 1440, 90)])
+    files.midi(tmp_path / "a.mid", [conductor, notes])
+    for reader in (notation.read_melody, notation.read_partial):
+        with pytest.raises(errors.InputError, match=r"F#6 \(MIDI 90\) in bar 5, beat 1 is outside"):
+            reader(tmp_path / "a.mid")
 
 
 def test_velocities_are_written_for_each_voice(tmp_path):

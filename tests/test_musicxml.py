@@ -121,6 +121,13 @@ def test_coarse_grids_survive(tmp_path, spq):
     _equal(notation.read_melody(tmp_path / "a.musicxml", steps_per_quarter=spq), piece)
 
 
+@pytest.mark.parametrize("pickup", [0, 1, 4, 12])
+def test_a_single_bar_keeps_its_pickup(tmp_path, pickup):
+    piece = _melody([60] * 4 if pickup == 4 else [60] * (pickup or 16), pickup_steps=pickup)
+    notation.write_musicxml(tmp_path / "a.musicxml", piece)
+    _equal(notation.read_melody(tmp_path / "a.musicxml"), piece)
+
+
 def test_note_over_the_bar_line_is_tied_and_one_note(tmp_path):
     piece = _melody([60] * 12 + [62] * 8 + [62] * 4, [1] + [0] * 11 + [1] + [0] * 7 + [1] + [0] * 3)
     notation.write_musicxml(tmp_path / "a.musicxml", piece)
@@ -195,7 +202,10 @@ def test_grace_notes_are_skipped_and_triplets_snapped(tmp_path):
     (tmp_path / "a.xml").write_text(_xml([bar], divisions=12))
     read = notation.read_melody(tmp_path / "a.xml")
     assert read.pitches[:, 0].tolist() == [60] * 4 + [62, 64, 64, 65]
-    assert read.remarks == ("moved 3 off-grid note(s) to 4 steps a quarter, first D4 of Voice in bar 1, beat 2",)
+    assert read.remarks == (
+        "left out 1 grace or cue note(s)",
+        "moved 3 off-grid note(s) to 4 steps a quarter, first D4 of Voice in bar 1, beat 2",
+    )
 
 
 def test_chord_in_a_melody_is_named(tmp_path):

@@ -193,9 +193,25 @@ HOSTILE = {
     "voices.xml": lambda: _one("".join(files.voiced("C4", 1, n) for n in range(5000))).encode(),
     "ties.xml": lambda: _one(_TIED * 10000).encode(),
     "chords.xml": lambda: _one(_NOTE + _NOTE.replace("<note>", "<note><chord/>") * 10000).encode(),
+    "tied chord.xml": lambda: _one(_NOTE + _TIED.replace("<note>", "<note><chord/>") * 25_000).encode(),
+    "shared.xml": lambda: _one(
+        files.voiced("C4", 16, 1) + files.voiced("E4", 16, 2), _NOTE + files.note("C4", 4, chord=True) * 20_000
+    ).encode(),
+    "endings.xml": lambda: _one(files.barline("left", ending="1", kind="start"), *[_NOTE] * 15_000).encode(),
+    "bars.xml": lambda: _one(_NOTE, *[""] * 30_000).encode(),
     "tempo.xml": lambda: _one('<sound tempo="1e400"/>' + _NOTE).encode(),
     "meter.xml": lambda: _one(_NOTE, attributes="<time><beats>0</beats><beat-type>0</beat-type></time>").encode(),
 }  # fmt: skip
+
+
+def test_repeats_do_not_multiply_notes_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(musicxml_reader, "MAX_NOTES", 30)
+    text = _one(_NOTE * 2, _NOTE + files.barline("right", repeat="backward", times=10))
+    path = _write(tmp_path, text)
+    assert len(musicxml_reader.read(path).parts[0].notes) == 30
+    path = _write(tmp_path, text.replace('times="10"', 'times="11"'))
+    with pytest.raises(errors.InputError, match="33 notes, repeats played, more than 30"):
+        musicxml_reader.read(path)
 
 
 @pytest.mark.timeout(60)

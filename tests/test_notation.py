@@ -2,14 +2,11 @@
 
 import dataclasses
 import os
-import pathlib
 
 import numpy as np
 import pytest
 
 from coconet_jax import errors, midi, notation, parts, score
-
-_CHORALES = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "Jsb16thSeparated.npz"
 
 
 def _chord(*voices, steps=8):
@@ -19,20 +16,6 @@ def _chord(*voices, steps=8):
 def _write(path, piece):
     (notation.write_midi if path.suffix == ".mid" else notation.write_musicxml)(path, piece)
     return path
-
-
-def test_dataset_pitches_survive_midi(tmp_path):
-    if not _CHORALES.exists():
-        pytest.skip("the published data set is not here")
-    with np.load(_CHORALES, allow_pickle=True, encoding="latin1") as file:
-        pieces = [np.nan_to_num(piece, nan=-1).astype(np.int16) for piece in file["test"][:20]]
-    for pitches in pieces:
-        piece = score.from_pitches(pitches)
-        notation.write_midi(tmp_path / "a.mid", piece)
-        read = notation.read_satb(tmp_path / "a.mid")
-        length = int(np.flatnonzero((pitches >= 0).any(axis=1))[-1]) + 1  # rests at the very end are not kept
-        np.testing.assert_array_equal(read.pitches, pitches[:length])
-        np.testing.assert_array_equal(read.onset, piece.onset[:length])
 
 
 def test_voices_rising_without_names_are_reversed(tmp_path):

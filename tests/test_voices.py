@@ -201,6 +201,39 @@ def test_divisi_keep_the_highest_and_say_so(tmp_path, suffix):
         )
 
 
+def test_divided_soprano_of_four_is_a_melody_and_a_lone_part_of_chords_is_not(tmp_path):
+    entries = [("Soprano", [(0, 480, 67), (0, 480, 72)]), ("Alto", [(0, 480, 64)])]
+    files.midi(tmp_path / "a.mid", [files.midi_track(name, notes) for name, notes in entries])
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.pitches[0].tolist() == [72] and "dropped or cut 1 note(s), first G4" in " ".join(read.remarks)
+    files.midi(tmp_path / "b.mid", [files.midi_track("Piano", entries[0][1])])
+    with pytest.raises(errors.InputError, match=r"\(G4 and C5\) in bar 1, beat 1; keep one note at a time"):
+        notation.read_melody(tmp_path / "b.mid")
+
+
+@pytest.mark.parametrize("written", ["chord", "voices"])
+def test_three_notes_on_a_staff_of_two_voices_are_kept_to_two_and_said(tmp_path, written):
+    third = files.note("E5", 8, chord=True) if written == "chord" else files.backup(8) + files.voiced("E5", 8, 3)
+    women = files.note("C5", 8) + files.note("G4", 8, chord=True) + files.note("C5", 8)
+    women += (third if written == "chord" else "") + files.note("G4", 8, chord=True)
+    if written == "voices":
+        women = files.voiced("C5", 16, 1) + files.backup() + files.voiced("G4", 16, 2) + third
+    men = files.voiced("E4", 16, 1) + files.backup() + files.voiced("C3", 16, 2)
+    path = tmp_path / "a.musicxml"
+    path.write_text(files.musicxml([("", [women]), ("", [men])]))
+    for reader in (notation.read_satb, notation.read_partial):
+        read = reader(path)
+        assert read.pitches[::8].tolist() == [CHORD, [76, 67, 64, 48]]
+        assert len(read.remarks) == 1 and "dropped or cut 1 note(s), first C5" in read.remarks[0]
+
+
+def test_four_staves_of_which_one_has_another_name_are_four_by_order(tmp_path):
+    names = ("Soprano", "Alto", "Tenor", "Baritone")
+    for reader in (notation.read_satb, notation.read_partial):
+        read = reader(_xml(tmp_path, zip(names, SATB.values(), strict=True)))
+        assert read.pitches[0].tolist() == CHORD and read.remarks == ()
+
+
 def test_higher_note_above_a_held_one_takes_over(tmp_path):
     files.midi(tmp_path / "a.mid", [files.midi_track("Alto", [(0, 1920, 60), (960, 1440, 67)])])
     assert notation.read_partial(tmp_path / "a.mid").pitches[::4, 1].tolist() == [60, 60, 67, -1]
