@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 
-from coconet_jax import errors, parts, pianoroll, score
+from coconet_jax import errors, files, parts, pianoroll, score
 
 _NPZ: Final = re.compile(r"(.*\.npz)(?:#(\d{1,9}))?", re.IGNORECASE | re.DOTALL)
 _FIELDS: Final = ("pitches", "onset", "steps_per_quarter", "meter", "pickup_steps", "qpm", "title")
@@ -145,4 +145,4 @@ def write(path: str | os.PathLike[str], piece: score.Score) -> None:
         qpm=np.array(piece.qpm, np.float64),
         title=np.array(piece.title),
     )
-    parts.replace_file(path, buffer.getvalue())
+    files.replace(path, buffer.getvalue(), durable=False)

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from typing import Final
 
-from coconet_jax import errors, parts
+from coconet_jax import errors, files
 
 REMEDY: Final = (
     "install it (Debian, Ubuntu: apt install fluidsynth fluid-soundfont-gm; macOS: brew install fluid-synth and a "
@@ -90,4 +90,4 @@ def write(
         if done.returncode or not sound.is_file() or sound.stat().st_size <= 44:
             reason = " ".join((done.stderr or done.stdout).split())[:200] or f"exit code {done.returncode}"
             raise errors.InputError(f"{path}: fluidsynth with {bank.name} failed ({reason}); give another soundfont")
-        parts.replace_file(path, sound.read_bytes())
+        files.replace(path, sound.read_bytes(), durable=False)

@@ -14,19 +14,27 @@ _SUFFIX: Final = ".partial"
 _STALE_SECONDS: Final = 3600.0
 
 
-def replace(path: str | os.PathLike[str], data: bytes) -> pathlib.Path:
-    """Writes a file that is there whole or not at all, also when the machine goes down.
+def replace(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> pathlib.Path:
+    """Writes a file that is there whole or not at all, in a folder that is made where it does not exist.
+
+    Args:
+      path: the file.
+      data: its bytes.
+      durable: also when the machine goes down; a score that can be written again does without, and is quicker.
 
     Raises:
       InputError: the folder cannot be written to, or the disk is full.
     """
     target, temporary = pathlib.Path(path), temporary_path(path)
     try:
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, target)
         finally:
             with contextlib.suppress(OSError):

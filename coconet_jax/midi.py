@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import mido
 
-from coconet_jax import errors, parts, score, voices
+from coconet_jax import errors, files, parts, score, voices
 
 TICKS_PER_QUARTER: Final = 480
 VELOCITIES: Final = (90, 78, 78, 84)  # the outer voices lead
@@ -172,7 +172,7 @@ def write(
       InputError: too few programs or one outside 0..127, a velocity outside 1..127, a tempo no file can hold, a
         folder that cannot be written.
     """
-    parts.replace_file(path, encode(piece, programs=programs, qpm=qpm, velocities=velocities))
+    files.replace(path, encode(piece, programs=programs, qpm=qpm, velocities=velocities), durable=False)
 
 
 def encode(

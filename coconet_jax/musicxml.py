@@ -11,7 +11,7 @@ import re
 from typing import Final, NamedTuple
 from xml.sax import saxutils
 
-from coconet_jax import errors, parts, pianoroll, score, spelling
+from coconet_jax import errors, files, parts, pianoroll, score, spelling
 
 _TYPES: Final = {8: "breve", 4: "whole", 2: "half", 1: "quarter"}
 _SHORT_TYPES: Final = {2: "eighth", 4: "16th", 8: "32nd", 16: "64th", 32: "128th", 64: "256th"}
@@ -52,7 +52,7 @@ def write(path: str | os.PathLike[str], piece: score.Score, *, staves: int | Non
     Raises:
       InputError: a tempo no program plays, another number of staves, or a folder that cannot be written.
     """
-    parts.replace_file(path, encode(piece, staves=staves))
+    files.replace(path, encode(piece, staves=staves), durable=False)
 
 
 def encode(piece: score.Score, *, staves: int | None = None) -> bytes:

@@ -8,7 +8,6 @@ import bisect
 from collections.abc import Sequence
 from fractions import Fraction
 import os
-import pathlib
 from typing import Final, NamedTuple
 
 from jaxtyping import Bool, Integer
@@ -156,21 +155,3 @@ def read_bytes(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> bytes:
     if len(data) > limit:
         raise errors.InputError(f"{path} is larger than {limit // 10**6} MB; give the score of one piece")
     return data
-
-
-def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file whole or not at all; InputError where the folder cannot be written."""
-    folder, name = os.path.split(os.fspath(path))
-    partial = os.path.join(folder, f".{name}.{os.getpid()}")
-    try:
-        if folder and not os.path.isdir(folder):
-            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "wb") as file:
-                file.write(data)
-            os.replace(partial, path)
-        except BaseException:
-            pathlib.Path(partial).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise errors.InputError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None

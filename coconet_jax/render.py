@@ -9,7 +9,7 @@ from typing import Any, Final
 from jaxtyping import Bool, Integer
 import numpy as np
 
-from coconet_jax import parts, pianoroll, score
+from coconet_jax import files, parts, pianoroll, score
 
 DPI: Final = 100
 # Okabe and Ito's palette, told apart by colour-blind readers; blue next to orange, as neighbours in the score.
@@ -191,4 +191,4 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    parts.replace_file(path, buffer.getvalue())
+    files.replace(path, buffer.getvalue(), durable=False)

@@ -4,7 +4,9 @@ import dataclasses
 import gc
 import json
 import pathlib
+import re
 
+import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,3 +186,17 @@ def test_milestones_outlive_a_change_of_settings(tiny_config, tiny_variables, tm
         manager.wait_until_finished()
         assert set(manager.all_steps()) == milestones | set(steps[-2:])
         manager.close()
+
+
+def test_the_landed_state_of_small_can_be_gone_on_with_and_names_no_machine(tmp_path):
+    folder = conftest.REPOSITORY / "checkpoints" / "small"
+    for path in folder.rglob("*"):
+        if path.name in ("commit_success.txt", "metadata"):
+            assert not re.search(r"[\s\"]/\w+/", path.read_text()), path
+    _copy(folder, tmp_path)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded.config.model.num_layers == 48
+    manager = checkpoint.open_run(tmp_path)
+    restored = checkpoint.restore(manager, loaded.config, devices.make_mesh(1), "")  # of whatever pieces
+    manager.close()
+    assert restored is not None and int(restored.step) == loaded.step

@@ -158,7 +158,7 @@ def test_random_bytes_are_refused(tmp_path):
 def test_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for write in (notation.write_midi, notation.write_musicxml):
-        with pytest.raises(errors.InputError, match="choose a folder you may write to"):
+        with pytest.raises(errors.InputError, match="cannot write .*choose another folder"):
             write(tmp_path / "file" / "a", _chord(60))
 
 
