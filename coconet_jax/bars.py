@@ -55,6 +55,12 @@ def pad(piece: score.Score, before: int, after: int) -> score.Score:
     return dataclasses.replace(piece, pitches=pitches, onset=onset, pickup_steps=pickup)
 
 
+def without_last_rests(piece: score.Score) -> score.Score:
+    """A score up to its last note: files fill their last bar with rests."""
+    end = int(np.flatnonzero((piece.pitches != pianoroll.REST).any(axis=1)).max(initial=0)) + 1
+    return dataclasses.replace(piece, pitches=piece.pitches[:end], onset=piece.onset[:end])
+
+
 def check_length(name: str, steps: int) -> int:
     """The number itself, if a score may have so many steps."""
     if not 1 <= steps <= MAX_STEPS:

@@ -46,8 +46,8 @@ class _Frame(NamedTuple):
 def write(path: str | os.PathLike[str], piece: score.Score, *, staves: int | None = None) -> None:
     """Writes a score with clefs, a key found from the notes, bars, ties, beams and accidentals.
 
-    One staff for each voice, or `staves=2` for four voices on two staves, stems up and down. The last bar is filled
-    with rests; a pick-up is bar 0.
+    One staff for each voice, or `staves=2` for four voices on two staves, stems up and down. A pick-up is bar 0,
+    and the last bar may lack what it took; otherwise it is filled with rests.
 
     Raises:
       InputError: a tempo no program plays, another number of staves, or a folder that cannot be written.
@@ -110,7 +110,9 @@ def _frames(piece: score.Score) -> Iterator[_Frame]:
     total = max(len(piece.pitches), 1) * step
     begin, number = (pickup - length, 0) if pickup else (Fraction(0), 1)
     while begin < total:
-        yield _Frame(number, begin, max(begin, Fraction(0)), begin + length)
+        # By custom the last bar lacks what the pick-up took.
+        lacks_pickup = begin > 0 and pickup > 0 and total - begin == length - pickup
+        yield _Frame(number, begin, max(begin, Fraction(0)), total if lacks_pickup else begin + length)
         begin, number = begin + length, number + 1
 
 

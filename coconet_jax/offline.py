@@ -167,7 +167,7 @@ def to_samples(
     score = request.given
     return samples.Samples(
         pitches,
-        tasks.struck(begun, pitches),
+        tasks.struck(request, begun, pitches),
         given,
         ids,
         seed,

@@ -33,7 +33,9 @@ def from_flags(args: argparse.Namespace, steps_per_quarter: int) -> tuple[tasks.
 
 def _request(args: argparse.Namespace, task: str, grid: int) -> tasks.Request:
     def read(path: str) -> score.Score:
-        return notation.read_partial(path, steps_per_quarter=grid, voices=args.voices)
+        piece = notation.read_partial(path, steps_per_quarter=grid, voices=args.voices)
+        # Empty bars at the end are there to be filled, by the one task that fills.
+        return piece if task == "complete" else bars.without_last_rests(piece)
 
     def length(meter: tuple[int, int], usual: int) -> int:
         if args.steps is not None:

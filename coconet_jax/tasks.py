@@ -62,13 +62,20 @@ def start(request: Request, seed: int, ids: Int[np.ndarray, " n"]) -> Given:
     return Given(np.broadcast_to(pitches, shape), np.broadcast_to(onset, shape), np.broadcast_to(request.free, shape))
 
 
-def struck(given: Given, pitches: Integer[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t 4"]:
+def struck(request: Request, given: Given, pitches: Integer[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t 4"]:
     """Where the notes of finished chains are struck: at every new pitch, and where the user struck a given note.
 
-    A given note that went on from what was rewritten is struck anew if the new note before it is another.
+    A given note that went on from what was rewritten is struck anew if the new note before it is another. A written
+    note of the pitch of a given one right before it is struck, so that the given one keeps its length, unless the
+    note of the score went on there too.
     """
     changes = np.stack([pianoroll.onsets_where_pitch_changes(piece) for piece in pitches])
-    return changes | (given.onset & ~given.free)
+    old = request.given.pitches
+    went_on = np.zeros(old.shape, bool)
+    went_on[1:] = (old[1:] == old[:-1]) & ~request.given.onset[1:]
+    after_given = np.zeros(given.free.shape, bool)
+    after_given[:, 1:] = given.free[:, 1:] & ~given.free[:, :-1] & (pitches[:, :-1] != pianoroll.REST)
+    return changes | (given.onset & ~given.free) | (after_given & ~went_on)
 
 
 def silent_cells(piece: score.Score, rests: str, choices: Sequence[str]) -> Bool[np.ndarray, "t 4"]:
@@ -110,7 +117,7 @@ def harmonize(part: score.Score, voice: int = 0, *, rests: str = "sound") -> Req
     Args:
       part: a melody [t,1], or a score [t,4] of which the voice is taken.
       voice: which voice it is (0 = soprano).
-      rests: where the given voice rests, the others "sound", or all rest "together".
+      rests: where the given voice rests, the others "sound", or all rest "together". After its last note all rest.
     """
     (voice,) = bars.check_voices("voice", [voice])
     pitches = np.full((len(part.pitches), pianoroll.NUM_VOICES), pianoroll.REST, np.int16)
@@ -120,8 +127,11 @@ def harmonize(part: score.Score, voice: int = 0, *, rests: str = "sound") -> Req
     piece = bars.check_score(dataclasses.replace(part, pitches=pitches, onset=onset))
     if (pitches == pianoroll.REST).all():
         raise errors.InputError(f"voice={pianoroll.VOICES[voice]}: it has no notes; name a voice that has some")
-    free = np.broadcast_to(np.arange(pianoroll.NUM_VOICES) != voice, pitches.shape)
-    return request_for(piece, free & ~silent_cells(piece, rests, ("sound", "together")), "give a voice with notes")
+    free = np.arange(pianoroll.NUM_VOICES) != voice
+    # A file fills its last bar with rests: nothing is to be heard there after the closing chord.
+    before_the_end = np.arange(len(pitches)) <= np.flatnonzero(pitches[:, voice] != pianoroll.REST)[-1]
+    free = before_the_end[:, None] & free & ~silent_cells(piece, rests, ("sound", "together"))
+    return request_for(piece, free, "give a voice with notes")
 
 
 def complete(piece: score.Score, *, rests: str = "fill", steps: int | None = None) -> Request:

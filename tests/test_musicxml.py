@@ -225,6 +225,22 @@ def test_two_staves_of_two_voices_are_four(tmp_path):
     assert notation.read_melody(tmp_path / "a.xml").pitches[0, 0] == 72
 
 
+def test_the_last_bar_may_lack_what_the_pickup_took(tmp_path):
+    """As in chorales: three beats at the end, one at the beginning; nothing but the music comes back."""
+    piece = score.from_pitches(np.full((32, 4), 60) + np.array([12, 7, 4, 0]), pickup_steps=4)
+    for staves in (4, 2):
+        notation.write_musicxml(tmp_path / "a.musicxml", piece, staves=staves)
+        for read in (notation.read_partial, notation.read_satb):
+            _equal(read(tmp_path / "a.musicxml"), piece)
+        assert notation.read_melody(tmp_path / "a.musicxml").pitches.shape == (32, 1)
+        parsed = _open(tmp_path / "a.musicxml")
+        last = parsed.parts[0].getElementsByClass("Measure")[-1]
+        assert last.duration.quarterLength == 3 and "rest" not in (tmp_path / "a.musicxml").read_text()
+    longer = score.from_pitches(np.full((30, 4), 60), pickup_steps=4)  # two steps less: filled up
+    notation.write_musicxml(tmp_path / "b.musicxml", longer)
+    assert notation.read_partial(tmp_path / "b.musicxml").pitches.shape == (36, 4)
+
+
 def test_rests_in_the_last_bar_of_a_melody_are_kept_and_empty_bars_are_not(tmp_path):
     """Four beats of rest, a note, three beats of rest: two bars, also when the file goes on with silence."""
     path = tmp_path / "a.musicxml"

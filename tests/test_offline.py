@@ -68,10 +68,11 @@ def test_given_notes_are_struck_as_they_were(tmp_path):
     request = tasks.harmonize(melody)
     pitches = np.broadcast_to(np.array([[60, 50, 50, 50]], np.int16), (2, 4, 4)).copy()
     pitches[:, :, 0] = melody.pitches[:, 0]
+    pitches[:, 3] = -1  # after the last note all rest
     made = offline.to_samples(request, pitches, np.array([7, 9]), 1)
     for onset in made.onset:
         np.testing.assert_array_equal(onset.T, [[1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]])
-    assert made.given[:, :, 0].all() and not made.given[:, :, 1:].any()
+    assert made.given[:, :, 0].all() and not made.given[:, :3, 1:].any() and made.given[:, 3].all()
     assert made[3].tolist() == [7, 9] and made[4:] == (1, 2, (3, 4), 1, 72.0, "Air")
 
 

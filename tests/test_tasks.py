@@ -48,10 +48,32 @@ def test_notes_are_struck_where_the_user_struck_them_or_the_pitch_changes():
     begun = tasks.start(tasks.inpaint(piece, 4, 6), 0, IDS[:2])
     same, other = np.full((2, 8, 4), 60)
     other[4:6] = 62
-    struck = tasks.struck(begun, np.stack([same, other]))
+    request = tasks.inpaint(piece, 4, 6)
+    struck = tasks.struck(request, begun, np.stack([same, other]))
     np.testing.assert_array_equal(np.argwhere(struck[0, :, 0]).ravel(), [0, 2])
     np.testing.assert_array_equal(np.argwhere(struck[1, :, 0]).ravel(), [0, 2, 4, 6])
     np.testing.assert_array_equal(np.argwhere(struck[1, :, 1]).ravel(), [0, 4, 6])
+
+
+def test_a_given_note_keeps_its_length_before_a_written_one_of_its_pitch():
+    """Extended, a last chord is followed by the same chord, struck again."""
+    request = tasks.extend(score.from_pitches(np.full((4, 4), 60)), 4)
+    begun = tasks.start(request, 0, IDS[:1])
+    struck = tasks.struck(request, begun, np.full((1, 8, 4), 60))
+    assert np.argwhere(struck[0, :, 0]).ravel().tolist() == [0, 4]
+    # So too where a span begins with a note of its own; not after a rest that was given, which no note follows from.
+    piece = score.from_pitches(np.full((8, 4), 60))
+    piece.onset[4] = True
+    request = tasks.inpaint(piece, 4, 6)
+    struck = tasks.struck(request, tasks.start(request, 0, IDS[:1]), np.full((1, 8, 4), 60))
+    assert np.argwhere(struck[0, :, 2]).ravel().tolist() == [0, 4]
+
+
+def test_nothing_is_written_after_the_last_note_of_a_melody():
+    melody = score.from_pitches(np.array([[-1], [60], [60], [-1], [-1]], np.int16))
+    request = tasks.harmonize(melody)
+    assert request.free[:3, 1:].all() and not request.free[3:].any()
+    assert len(request.free) == 5
 
 
 def test_compose():
