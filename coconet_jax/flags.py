@@ -55,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds what `from_flags` reads to a parser."""
     group = parser.add_argument_group(
         "what to write",
-        "One of these; without any, a chorale from nothing. FILE is a score: .mid, .musicxml, .xml or .mxl.",
+        "One of these; without any, a chorale from nothing. FILE is a score: .mid, .musicxml, .xml, .mxl or .npz.",
     )
     task = group.add_mutually_exclusive_group()
     for name, metavar, text in (

@@ -75,7 +75,10 @@ def num_devices(num_samples: int, micro_batch: int) -> int:
 
 def num_calls(plan: Plan) -> int:
     """Model calls that each chain takes."""
-    return sum(samplers.num_calls(samplers.phases(plan.settings, free[None])) for free in _passes(plan.request))
+    return sum(
+        samplers.num_calls(samplers.phases(plan.settings, free[None], plan.request.given.pickup_steps))
+        for free in _passes(plan.request)
+    )
 
 
 def samples(
@@ -92,7 +95,8 @@ def samples(
       plan: see there.
       ids: chain numbers.
       attempt: draws the same chains by other keys, 1, 2, ...
-      records: scores to keep along the way of each chain; more also makes `report` speak more often.
+      records: scores to keep along the way of each chain, about: the phases of a run share them out by their calls,
+        and each has one at least. More also makes `report` speak more often.
       report: called with the share of the work done since it was last called, in all 1.
 
     Raises:
@@ -165,8 +169,9 @@ def _run_batch(
         chains = jax.device_put(samplers.Chains(keys, pitches, begun.free & free, valid), by_row)
         greedy = jax.device_put(drawing.spread_greedy(ids, *plan.settings.greedy), by_row)
         state = _compiled_start(mesh)(chains)
-        for phase in samplers.phases(plan.settings, free[None]):
-            pieces, live = samplers.cut(phase, records)
+        for phase in _phases(plan, free):
+            share = len(phase.inputs.number) / calls
+            pieces, live = samplers.cut(phase, max(round(records * share), 1))
             # One part a call from the host: it costs nothing next to the model and lets the bar move.
             for part in range(len(pieces.inputs.number)):
                 inputs = type(pieces.inputs)(*(column[part : part + 1] for column in pieces.inputs))

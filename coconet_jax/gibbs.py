@@ -50,6 +50,7 @@ class Inputs(NamedTuple):
       colour: the colour class that is the block instead, or -1.
       factor: only steps that are a multiple of it are touched, and those of twice the factor are not (upsampling;
         0: all steps).
+      first: the step that factors are counted from.
       repeat: whether what is hidden at these steps first takes the note of the step before (upsampling).
     """
 
@@ -58,19 +59,21 @@ class Inputs(NamedTuple):
     block_prob: Float[AnyArray, " m"]
     colour: Int[AnyArray, " m"]
     factor: Int[AnyArray, " m"]
+    first: Int[AnyArray, " m"]
     repeat: Bool[AnyArray, " m"]
 
 
 def _inputs(number: int, temperature: float, block_prob: np.ndarray, **fields: np.ndarray | int | bool) -> Inputs:
     count = len(block_prob)
     numbers = number + np.arange(count, dtype=np.int32)
-    columns = {"colour": -1, "factor": 0, "repeat": False} | fields
+    columns = {"colour": -1, "factor": 0, "first": 0, "repeat": False} | fields
     return Inputs(
         numbers,
         np.full(count, temperature, np.float32),
         block_prob.astype(np.float32),
         np.broadcast_to(np.asarray(columns["colour"], np.int32), count),
         np.broadcast_to(np.asarray(columns["factor"], np.int32), count),
+        np.broadcast_to(np.asarray(columns["first"], np.int32), count),
         np.broadcast_to(np.asarray(columns["repeat"], bool), count),
     )
 
@@ -91,41 +94,42 @@ def colouring_inputs(config: config_lib.Sample, voices: int, first_number: int) 
     return _inputs(first_number, temperature, np.zeros(len(colours)), colour=colours)
 
 
-def upsampling_inputs(config: config_lib.Sample, steps: int) -> Inputs:
-    """Coarse to fine: quarters first, then the eighths between them, then the sixteenths, each level annealed.
+def upsampling_inputs(config: config_lib.Sample, steps: int, first: int = 0) -> Inputs:
+    """Coarse to fine: every fourth step, then every other, then all (of sixteenths: quarters first), each annealed.
 
     At each finer level the gaps first repeat the note before them (zero-order hold) and are then redrawn; what was
-    drawn on the coarser grid stays. On all levels together `steps` + 1 calls.
+    drawn on the coarser grid stays. On all levels together `steps` + 1 calls; steps are counted from `first`, such as
+    that of the first bar line.
     """
     parts: list[Inputs] = []
     shares = np.diff(np.linspace(0, steps, len(UPSAMPLING_FACTORS) + 1).round().astype(int))
     for factor, share in zip(UPSAMPLING_FACTORS, shares.tolist(), strict=True):
-        first = factor == UPSAMPLING_FACTORS[0]
+        coarsest = factor == UPSAMPLING_FACTORS[0]
         probs = anneal_block_prob(config, share)
-        probs = np.concatenate([[0.0], probs]) if first else probs
+        probs = np.concatenate([[0.0], probs]) if coarsest else probs
         number = sum(len(part.number) for part in parts)
         # Even if the share of a level is nothing, its cells must be drawn once.
         probs = probs if len(probs) else np.ones(1)
-        repeat = (np.arange(len(probs)) == 0) & (not first)
-        parts.append(_inputs(number, config.temperature, probs, factor=factor, repeat=repeat))
+        repeat = (np.arange(len(probs)) == 0) & (not coarsest)
+        parts.append(_inputs(number, config.temperature, probs, factor=factor, first=first, repeat=repeat))
     return Inputs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def at_level(free: Bool[Array, "b t i"], factor: Int[Array, ""]) -> Bool[Array, "b t i"]:
-    """The cells that an upsampling level draws: see `Inputs.factor`."""
-    time = jnp.arange(free.shape[1])
+def at_level(free: Bool[Array, "b t i"], factor: Int[Array, ""], first: Int[Array, ""]) -> Bool[Array, "b t i"]:
+    """The cells that an upsampling level draws: see `Inputs`."""
+    time = jnp.arange(free.shape[1]) - first
     coarsest = factor == UPSAMPLING_FACTORS[0]
     on_level = (time % jnp.maximum(factor, 1) == 0) & (coarsest | (time % jnp.maximum(2 * factor, 1) != 0))
     return free & ((factor == 0) | on_level)[None, :, None]
 
 
 def hold(
-    pitches: Int[Array, "b t i"], hidden: Bool[Array, "b t i"], factor: Int[Array, ""]
+    pitches: Int[Array, "b t i"], hidden: Bool[Array, "b t i"], factor: Int[Array, ""], first: Int[Array, ""]
 ) -> tuple[Int[Array, "b t i"], Bool[Array, "b t i"]]:
     """Hidden cells of a level take the note `factor` steps before, where one sounds; what is hidden after that."""
     before = jnp.roll(pitches, factor, axis=1)
     known = ~jnp.roll(hidden, factor, axis=1) & (before >= 0) & (jnp.arange(pitches.shape[1]) >= factor)[None, :, None]
-    taken = hidden & at_level(hidden, factor) & known
+    taken = at_level(hidden, factor, first) & known
     return jnp.where(taken, before, pitches), hidden & ~taken
 
 

@@ -9,8 +9,8 @@ import contextlib
 import dataclasses
 import io
 import pathlib
+import re
 import sys
-from typing import Literal, get_args, get_origin, get_type_hints
 
 from jaxtyping import Int16, Int64
 import numpy as np
@@ -29,13 +29,17 @@ from coconet_jax import (
     pianoroll,
     requests,
     samples,
+    score,
+    settings,
 )
-from coconet_jax import config as config_lib
 
 FORMATS = ("npz", "midi", "musicxml", "png", "wav")
 DEFAULT_FORMATS = ("midi", "musicxml", "png")
 MAX_SCORES = 64  # above so many samples the npz alone is written unless formats are asked for
 _RECORDS = 8  # parts of a run after which the bar moves
+_OURS = re.compile(  # the files of a run
+    r"manifest\.json|samples(_\d{5,})?\.npz|chorale_\d{4,}\.(mid|musicxml|png|wav)|trace(\.npz|_\d{4,}\.png)"
+)
 _EXAMPLES = """examples:
   four chorales of four bars, as MIDI, MusicXML and pictures:
     python -m coconet_jax.sample --checkpoint=runs/small --num_samples=4 --bars=4 --out=chorales
@@ -52,33 +56,6 @@ _EXAMPLES = """examples:
     python -m coconet_jax.sample --checkpoint=runs/small --num_samples=10000 --bars=8 --out=study
   some of them as scores:
     python -m coconet_jax.sample --export=0-15,40 --formats=midi,musicxml --out=study"""
-
-# What the help says of each setting; the rest is in config.Sample.
-_SETTINGS = {
-    "sampler": "gibbs (default) rewrites blocks over and over; ancestral writes one note after another; "
-    "ancestral_gibbs does so inside blocks; maskgit keeps the surest notes of few calls; upsample goes from "
-    "quarters to sixteenths",
-    "num_steps": "Gibbs steps, or model calls of ancestral and maskgit: more is slower and better (default: one for "
-    "each note to be written, at most those of 8 bars; maskgit 32)",
-    "temperature": "below 1 careful, above 1 adventurous",
-    "top_p": "draw only from the likeliest notes that hold this share of the probability",
-    "greedy": "chance that a call takes the likeliest notes instead of drawing: one number, or two such as 0,0.5 "
-    "between which the samples are spread from adventurous to careful",
-    "blocks": "gibbs: what is rewritten as a whole: variables (single cells), runs (4 steps or more of a voice), "
-    "frames (all voices of a step), voices",
-    "block_prob_max": "gibbs: share that is rewritten at first",
-    "block_prob_min": "gibbs: and at last; the same as the first for a constant share",
-    "anneal_share": "gibbs: share of the steps over which it falls",
-    "order": "ancestral: random or chronological",
-    "draws_per_call": "ancestral, ancestral_gibbs: notes written by one model call",
-    "context_share": "ancestral_gibbs: share of the free notes that stays while a block is rewritten",
-    "confidence_noise": "maskgit: how much chance there is in which notes are kept",
-    "remask_share": "maskgit: share of the notes kept so far that every call may mend",
-    "finish_sweeps": "sweeps at the end that rewrite every note with its neighbours given; each "
-    "takes 4 x finish_stride model calls",
-    "finish_stride": "steps between the notes that such a sweep rewrites at once",
-    "finish_temperature": "of these sweeps (default: as before)",
-}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", default="chorales", metavar="DIR", help="folder to write to (default: chorales)")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote to that folder")
     flags.add_flags(parser)
-    _add_settings(parser)
+    settings.add_flags(parser)
 
     group = parser.add_argument_group("files")
     group.add_argument(
@@ -125,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="also keep the scores after N stages of the work: trace.npz (pitches int16 (N,n,t,4)) and a picture each",
+        help="also keep the scores after about N stages of the work, of runs of one batch: trace.npz (pitches int16 "
+        "(stages,n,t,4)) and a picture each",
     )
 
     group = parser.add_argument_group("at scale")
@@ -148,36 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 256)")
     return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how notes are drawn")
-    hints = get_type_hints(config_lib.Sample)
-    for field in dataclasses.fields(config_lib.Sample):
-        text, hint = _SETTINGS[field.name], hints[field.name]
-        if field.default and field.default != (0.0, 0.0) and field.name != "sampler":
-            text += f" (default: {field.default})"
-        if get_origin(hint) is Literal:
-            group.add_argument(f"--{field.name}", choices=get_args(hint), help=text)
-        else:
-            kind = hint if hint in (int, float) else str
-            group.add_argument(f"--{field.name}", type=kind, metavar="N" if kind is int else "X", help=text)
-
-
-def _settings(args: argparse.Namespace) -> config_lib.Sample:
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(config_lib.Sample)}
-    given = {name: value for name, value in given.items() if value is not None}
-    if "greedy" in given:
-        try:
-            numbers = [float(word) for word in given["greedy"].split(",")]
-            least, most = numbers if len(numbers) == 2 else numbers * 2
-        except ValueError:
-            raise errors.InputError(f"--greedy={args.greedy}: use a number such as 0.3, or two such as 0,0.5") from None
-        given["greedy"] = (least, most)
-    # A constant share is asked for by one number.
-    if "block_prob_max" in given and "block_prob_min" not in given:
-        given["block_prob_min"] = min(config_lib.Sample.block_prob_min, given["block_prob_max"])
-    return config_lib.Sample(**given)
 
 
 def _formats(text: str | None, num_samples: int) -> tuple[str, ...]:
@@ -254,28 +202,18 @@ def _write_scores(args: argparse.Namespace, made: samples.Samples, formats: Sequ
 
 
 def _remove_run(folder: pathlib.Path) -> None:
-    """Deletes what a run wrote, and nothing else."""
+    """Deletes what a run wrote, told by its names, and nothing else."""
     try:
-        for pattern in (samples.MANIFEST, "samples*.npz", "chorale_*.*", "trace*.*"):
-            for path in folder.glob(pattern):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _OURS.fullmatch(path.name):
                 path.unlink()
     except OSError as error:
         raise files.cannot_write(folder, error) from None
 
 
-class _Bar:
-    """A bar for runs of one batch, which moves with the model calls; longer runs count chorales instead."""
-
-    def __init__(self, show: bool, calls: int):
-        self._bar = tqdm.tqdm(total=100, unit="%", desc=f"sampling, {calls} model calls", disable=not show)
-
-    def __call__(self, share: float) -> None:
-        self._bar.update(100 * share)
-
-
 def _sample(args: argparse.Namespace) -> None:
-    settings, programs = _settings(args), _programs(args.programs)
-    del programs  # checked before the work
+    chosen = settings.from_flags(args)
+    _programs(args.programs)  # before the work, not after it
     num_samples = args.alternatives or args.num_samples or 4
     formats = _formats(args.formats, num_samples)
     if "wav" in formats:
@@ -293,7 +231,7 @@ def _sample(args: argparse.Namespace) -> None:
         _remove_run(folder)
     steps = len(request.free)
     usual = generate.default_micro_batch(num_samples, steps)
-    described = dataclasses.asdict(settings) | {
+    described = dataclasses.asdict(chosen) | {
         "steering": offline.sha256(*steering),
         "alternatives": bool(args.alternatives),
     }
@@ -313,7 +251,7 @@ def _sample(args: argparse.Namespace) -> None:
         loaded.variables,
         loaded.config.model,
         request,
-        settings,
+        chosen,
         steering,
         args.seed,
         micro_batch,
@@ -326,25 +264,37 @@ def _sample(args: argparse.Namespace) -> None:
         f"{num_samples} x {steps} steps, {calls} model calls each, from step {loaded.step} of {args.checkpoint}",
         flush=True,
     )
-    bar = _Bar(one_batch and sys.stderr.isatty(), calls)
+    if args.trace and not one_batch:
+        raise errors.InputError(f"--trace={args.trace} goes with {rows} samples or fewer here; ask for fewer")
+    bar = tqdm.tqdm(total=100, unit="%", desc="sampling", disable=not one_batch or not sys.stderr.isatty())
+    trace: list[Int16[np.ndarray, "r n t 4"]] = []
+
+    def report(share: float) -> None:
+        bar.update(100 * share)
 
     def draw(ids: Int64[np.ndarray, " n"]) -> Int16[np.ndarray, "n t 4"]:
         if args.alternatives:
-            return generate.distinct(plan, ids, report=bar).pitches
-        return generate.samples(plan, ids, records=_RECORDS if one_batch else 1, report=bar).pitches
+            return generate.distinct(plan, ids, report=report).pitches
+        records = args.trace or (_RECORDS if one_batch else 1)
+        made = generate.samples(plan, ids, records=records, report=report)
+        trace[:] = [made.trace]
+        return made.pitches
 
-    offline.run(
-        draw,
-        request,
-        folder,
-        manifest,
-        shard_index=args.shard_index or 0,
-        num_shards=args.num_shards or 1,
-        chains_at_once=None if args.alternatives else rows,
-        progress=not one_batch,
-    )
+    with bar:
+        offline.run(
+            draw,
+            request,
+            folder,
+            manifest,
+            shard_index=args.shard_index or 0,
+            num_shards=args.num_shards or 1,
+            chains_at_once=None if args.alternatives else rows,
+            progress=not one_batch,
+        )
+        if args.trace and not trace:  # the samples were there already
+            draw(np.arange(num_samples))
     if args.trace:
-        _write_trace(folder, plan, num_samples, args.trace)
+        _write_trace(folder, trace[0], request.given)
     if (args.num_shards or 1) > 1 or args.distributed != "off":
         print(f"this part of {folder} is done")
         return
@@ -371,26 +321,26 @@ def _join_processes(where: str) -> None:
         raise errors.InputError(f"--distributed={where}: use off, auto or host:port,P,K") from None
 
 
-def _write_trace(folder: pathlib.Path, plan: generate.Plan, num_samples: int, records: int) -> None:
+def _write_trace(folder: pathlib.Path, trace: Int16[np.ndarray, "r n t 4"], given: score.Score) -> None:
     """The way of each sample, as arrays and as pictures."""
     from coconet_jax import render  # matplotlib is wanted here alone
 
-    ids = np.arange(min(num_samples, plan.micro_batch * plan.num_devices))
-    trace = generate.samples(plan, ids, records=records).trace
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pitches=trace)
     files.replace(folder / "trace.npz", buffer.getvalue())
-    for number, stages in zip(ids[:MAX_SCORES], trace.transpose(1, 0, 2, 3), strict=False):
-        render.write_trace(folder / f"trace_{number:04d}.png", stages, plan.request.given)
-    print(f"wrote {len(trace)} stages of {len(ids)} samples to {folder}/trace.npz, with pictures")
+    for number in range(min(trace.shape[1], MAX_SCORES)):
+        render.write_trace(folder / f"trace_{number:04d}.png", trace[:, number], given)
+    print(f"wrote {len(trace)} stages of {trace.shape[1]} samples to {folder}/trace.npz, with pictures")
 
 
 def _main(args: argparse.Namespace) -> None:
     _check_numbers(args)
-    if args.export:
+    if args.export is not None:
         if args.checkpoint:
             raise errors.InputError("--export writes scores of samples that lie in --out; leave --checkpoint out")
-        formats = _formats(args.formats or ",".join(DEFAULT_FORMATS), 0)
+        formats = _formats(args.formats, 0)
+        if not formats:
+            raise errors.InputError(f"--formats={args.formats}: the arrays are there; name score formats to export")
         manifest = samples.read_manifest(args.out)
         count = manifest["num_samples"] if manifest else len(samples.load_samples(args.out).pitches)
         chosen = exporting.parse_ids(args.export, count)

@@ -68,13 +68,14 @@ def chain_keys(seed: int, chains: Int[AnyArray, " b"]) -> Key[Array, " b"]:
     return jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(chains)
 
 
-def phases(config: config_lib.Sample, free: Bool[np.ndarray, "b t i"]) -> list[Phase]:
+def phases(config: config_lib.Sample, free: Bool[np.ndarray, "b t i"], first: int = 0) -> list[Phase]:
     """The run that the settings ask for.
 
     Args:
       config: see there.
       free: of the requests; settles the number of calls where it depends on the free variables. Chains with fewer
         of them take the same number.
+      first: the step that upsampling counts from: that of the first bar line.
 
     Returns:
       One phase, or two where another sampler than Gibbs ends with colouring sweeps. The model is called once for
@@ -84,7 +85,7 @@ def phases(config: config_lib.Sample, free: Bool[np.ndarray, "b t i"]) -> list[P
     if config.sampler == "gibbs":
         found = [Phase("gibbs", 1, gibbs.annealed_inputs(config, gibbs.num_steps(config, free)))]
     elif config.sampler == "upsample":
-        found = [Phase("gibbs", 1, gibbs.upsampling_inputs(config, gibbs.num_steps(config, free)))]
+        found = [Phase("gibbs", 1, gibbs.upsampling_inputs(config, gibbs.num_steps(config, free), first))]
     elif config.sampler == "maskgit":
         found = [Phase("maskgit", 1, maskgit.inputs(config))]
     else:
@@ -139,10 +140,10 @@ def step(
     free, valid = chains.free & chains.valid[..., None], chains.valid
     keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, now.number), 3))(chains.keys)
     if isinstance(now, gibbs.Inputs):
-        held = gibbs.hold(pitches, hidden, now.factor)
+        held = gibbs.hold(pitches, hidden, now.factor, now.first)
         pitches = jnp.where(now.repeat, held[0], pitches)
         hidden = jnp.where(now.repeat, held[1], hidden)
-        level = gibbs.at_level(free, now.factor)
+        level = gibbs.at_level(free, now.factor, now.first)
         drawn = gibbs.choose_block(config.blocks, keys[:, 0], level, valid, now.block_prob)
         coloured = gibbs.choose_colour(free, now.colour, config.finish_stride)
         block = jnp.where(now.colour < 0, drawn & (now.block_prob > 0), coloured) | (hidden & level)

@@ -84,7 +84,9 @@ def load_samples(
       InputError: there are none, some are missing, or a file is damaged or of another run.
     """
     place = pathlib.Path(path)
-    wanted = None if ids is None else np.unique(np.asarray(ids, np.int64))
+    wanted = None if ids is None else np.unique(np.asarray(ids))
+    if wanted is not None and (not len(wanted) or wanted.dtype.kind not in "iu"):
+        raise errors.InputError(f"ids={ids}: give one or more whole numbers, or leave it out for all samples")
     manifest = read_manifest(place) if place.is_dir() else None
     if manifest is None:
         file_path = place / FILE_NAME if place.is_dir() else place

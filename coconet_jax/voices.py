@@ -299,6 +299,9 @@ def _chosen(
         raise errors.InputError(
             f"--voices={_said(choice)} has {len(entries)} entries; give four at most, from soprano to bass"
         )
+    named = [entry for entry in entries if entry not in ("", "-")]
+    if len(set(named)) < len(named):
+        raise errors.InputError(f"--voices={_said(choice)} names a part twice; name each once, or - to leave one out")
     chosen = [None if entry in ("", "-") else _part(found, path, entry) for entry in entries]
     if not any(chosen):
         raise errors.InputError(f"--voices={_said(choice)} names no part of {path}; {_listed(found)}")

@@ -1,5 +1,6 @@
 """Running samplers: what comes out depends on (seed, chain number) alone; passes, traces, attempts, windows."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -66,6 +67,25 @@ def test_voices_in_turn_know_what_became_of_those_before(tiny_config, tiny_varia
     np.testing.assert_array_equal(first[:, :, 2], np.broadcast_to(chorale.pitches[:, 2], (6, 16)))
     np.testing.assert_array_equal(first[:, :, 1], second[:, :, 1])
     assert (first[:, :, 1] != chorale.pitches[:, 1]).any() and (second[:, :, 2] != first[:, :, 2]).any()
+
+
+def test_upsampling_counts_from_the_bar_line(tiny_config, tiny_variables):
+    """After a pick-up of two steps the quarters are the steps 2, 6, ..., drawn before all others."""
+    request = tasks.compose(16)
+    request = request._replace(given=dataclasses.replace(request.given, pickup_steps=2))
+    settings = config.Sample("upsample", num_steps=8)
+    trace = generate.samples(
+        plan(tiny_config, tiny_variables, request, settings=settings), np.arange(2), records=9
+    ).trace
+    assert np.flatnonzero((trace[0, 0] != -1).all(axis=1)).tolist() == [2, 6, 10, 14]
+    assert (trace[-1] != -1).all()
+
+
+def test_a_trace_is_shared_out_among_phases(tiny_config, tiny_variables, chorale):
+    settings = config.Sample("maskgit", num_steps=8, finish_sweeps=1, finish_stride=2)
+    request = tasks.revoice(chorale, (1, 2))
+    made = generate.samples(plan(tiny_config, tiny_variables, request, settings=settings), np.arange(2), records=8)
+    assert 6 <= len(made.trace) <= 10
 
 
 def test_a_prior_is_heeded(tiny_config, tiny_variables):

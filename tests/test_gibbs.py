@@ -132,17 +132,19 @@ def test_a_sweep_visits_every_cell_once_and_no_two_neighbours_at_once():
 
 def test_levels_of_upsampling_part_the_grid():
     free = jnp.ones((1, 16, 4), bool)
-    levels = [np.asarray(gibbs.at_level(free, jnp.int32(f)))[0, :, 0] for f in gibbs.UPSAMPLING_FACTORS]
+    levels = [np.asarray(gibbs.at_level(free, jnp.int32(f), jnp.int32(0)))[0, :, 0] for f in gibbs.UPSAMPLING_FACTORS]
     np.testing.assert_array_equal(np.stack(levels).sum(axis=0), 1)
     assert np.flatnonzero(levels[0]).tolist() == [0, 4, 8, 12]
     assert np.flatnonzero(levels[1]).tolist() == [2, 6, 10, 14]
-    assert np.asarray(gibbs.at_level(free, jnp.int32(0))).all()
+    after_pickup = np.asarray(gibbs.at_level(free, jnp.int32(4), jnp.int32(2)))[0, :, 0]
+    assert np.flatnonzero(after_pickup).tolist() == [2, 6, 10, 14]
+    assert np.asarray(gibbs.at_level(free, jnp.int32(0), jnp.int32(0))).all()
 
 
 def test_gaps_repeat_the_note_before_where_there_is_one():
     pitches = jnp.full((1, 8, 4), -1, jnp.int8).at[0, 0].set(60).at[0, 4, 0].set(62)
     hidden = jnp.ones((1, 8, 4), bool).at[0, 0].set(False).at[0, 4].set(False)  # voices 1 to 3 rest at step 4
-    held, still = gibbs.hold(pitches, hidden, jnp.int32(2))
+    held, still = gibbs.hold(pitches, hidden, jnp.int32(2), jnp.int32(0))
     assert held[0, :, 0].tolist() == [60, -1, 60, -1, 62, -1, 62, -1]
     assert held[0, :, 1].tolist() == [60, -1, 60, -1, -1, -1, -1, -1]
     assert np.flatnonzero(np.asarray(still)[0, :, 0]).tolist() == [1, 3, 5, 7]

@@ -189,7 +189,11 @@ def test_a_run_grows_resumes_and_is_shared_out(run, tmp_path, capsys):
         "--bars=1",
     )
     assert code == 2 and "seed (there 0, here 1)" in complaint and "--overwrite" in complaint
+    kept = [tmp_path / "whole" / name for name in ("chorale_mine.mid", "samples_old.npz", "trace.txt")]
+    for path in kept:
+        path.write_text("")
     sample_to("whole", 20, "--seed=1", "--overwrite")
+    assert all(path.exists() for path in kept)
     assert samples.load_samples(tmp_path / "whole").seed == 1
 
 
@@ -294,6 +298,9 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--span=1-2"], "--span=1-2 goes with --inpaint"),
         (["--checkpoint=RUN", "--export=all"], "leave --checkpoint out"),
         (["--export=all"], "holds no"),
+        (["--export="], "holds no"),
+        (["--export=0", "--formats=npz"], "name score formats to export"),
+        (["--checkpoint=RUN", "--num_samples=500", "--trace=3"], "--trace=3 goes with 256 samples or fewer"),
         (["--bars=2"], "--checkpoint is missing"),
         (["--checkpoint=RUN", "--meter=4/5"], "--meter=4/5"),
         (["--checkpoint=RUN", "--meter=waltz"], "--meter=waltz"),

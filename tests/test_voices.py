@@ -86,6 +86,8 @@ def test_voices_argument_overrides(tmp_path):
     choices: list[notation.Voices] = ["1,3,4,6", "Flute,Alto,ten,organ", ["1", 3, "Tenor", 6]]
     for choice in choices:
         assert notation.read_satb(path, voices=choice).pitches[0].tolist() == [74, 67, 64, 50]
+    with pytest.raises(errors.InputError, match="--voices=1,1,3,6 names a part twice"):
+        notation.read_satb(path, voices="1,1,3,6")
     assert notation.read_partial(path, voices="1,-,-,6").pitches[0].tolist() == [74, -1, -1, 50]
     assert notation.read_partial(path, voices="6").pitches[0].tolist() == [50, -1, -1, -1]
     assert notation.read_melody(path, voices="3").pitches[0].tolist() == [67]
