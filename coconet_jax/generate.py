@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int, Int16, Integer
+from jaxtyping import Bool, Int, Int16, Integer
 import numpy as np
 
 from coconet_jax import config as config_lib
@@ -75,10 +75,11 @@ def num_devices(num_samples: int, micro_batch: int) -> int:
 
 def num_calls(plan: Plan) -> int:
     """Model calls that each chain takes."""
-    return sum(
-        samplers.num_calls(samplers.phases(plan.settings, free[None], plan.request.given.pickup_steps))
-        for free in _passes(plan.request)
-    )
+    return sum(samplers.num_calls(_phases(plan, free)) for free in _passes(plan.request))
+
+
+def _phases(plan: Plan, free: Bool[np.ndarray, "t 4"]) -> list[samplers.Phase]:
+    return samplers.phases(plan.settings, free[None], plan.request.given.pickup_steps)
 
 
 def samples(

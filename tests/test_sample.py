@@ -189,7 +189,7 @@ def test_a_run_grows_resumes_and_is_shared_out(run, tmp_path, capsys):
         "--bars=1",
     )
     assert code == 2 and "seed (there 0, here 1)" in complaint and "--overwrite" in complaint
-    kept = [tmp_path / "whole" / name for name in ("chorale_mine.mid", "samples_old.npz", "trace.txt")]
+    kept = [tmp_path / "whole" / name for name in ("chorale_mine.mid", "mine.npz", "trace.txt")]
     for path in kept:
         path.write_text("")
     sample_to("whole", 20, "--seed=1", "--overwrite")

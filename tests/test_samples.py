@@ -58,9 +58,8 @@ def test_a_run_reads_as_one_in_order(tmp_path):
     np.testing.assert_array_equal(chosen.sample_id, [2, 3, 9])
     np.testing.assert_array_equal(chosen.pitches, whole.pitches[[2, 3, 9]])
     np.testing.assert_array_equal(chosen.onset, whole.onset[[2, 3, 9]])
-    for ids in ([], [0.7]):
-        with pytest.raises(errors.InputError, match="give one or more whole numbers"):
-            samples.load_samples(folder, ids=ids)
+    with pytest.raises(errors.InputError, match="give one or more whole numbers"):
+        samples.load_samples(folder, ids=[])
     assert samples.load_samples(folder, ids=range(4)).given.shape == (4, 8, 4)
 
 
