@@ -102,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="also keep the scores after about N stages of the work, of runs of one batch: trace.npz (pitches int16 "
-        "(stages,n,t,4)) and a picture each",
+        help=f"also keep the scores after about N stages of the work, of up to {MAX_SCORES} samples: trace.npz "
+        "(pitches int16 (stages,n,t,4)) and a picture each",
     )
 
     group = parser.add_argument_group("at scale")
@@ -179,6 +179,11 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise errors.InputError(
             f"--alternatives={args.alternatives} compares all answers in one place; leave out --chunk_size, --trace, "
             "--num_shards and --distributed"
+        )
+    if args.trace and (shared or args.chunk_size or (args.num_samples or 0) > MAX_SCORES):
+        raise errors.InputError(
+            f"--trace={args.trace} goes with up to {MAX_SCORES} samples in one place; ask for fewer, and leave out "
+            "--chunk_size, --num_shards and --distributed"
         )
     if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
         raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
@@ -264,8 +269,6 @@ def _sample(args: argparse.Namespace) -> None:
         f"{num_samples} x {steps} steps, {calls} model calls each, from step {loaded.step} of {args.checkpoint}",
         flush=True,
     )
-    if args.trace and not one_batch:
-        raise errors.InputError(f"--trace={args.trace} goes with {rows} samples or fewer here; ask for fewer")
     bar = tqdm.tqdm(total=100, unit="%", desc="sampling", disable=not one_batch or not sys.stderr.isatty())
     trace: list[Int16[np.ndarray, "r n t 4"]] = []
 
@@ -275,7 +278,7 @@ def _sample(args: argparse.Namespace) -> None:
     def draw(ids: Int64[np.ndarray, " n"]) -> Int16[np.ndarray, "n t 4"]:
         if args.alternatives:
             return generate.distinct(plan, ids, report=report).pitches
-        records = args.trace or (_RECORDS if one_batch else 1)
+        records = args.trace or (_RECORDS if bar.disable is False else 1)
         made = generate.samples(plan, ids, records=records, report=report)
         trace[:] = [made.trace]
         return made.pitches
@@ -288,7 +291,7 @@ def _sample(args: argparse.Namespace) -> None:
             manifest,
             shard_index=args.shard_index or 0,
             num_shards=args.num_shards or 1,
-            chains_at_once=None if args.alternatives else rows,
+            chains_at_once=None if args.alternatives or args.trace else rows,
             progress=not one_batch,
         )
         if args.trace and not trace:  # the samples were there already
@@ -328,7 +331,7 @@ def _write_trace(folder: pathlib.Path, trace: Int16[np.ndarray, "r n t 4"], give
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pitches=trace)
     files.replace(folder / "trace.npz", buffer.getvalue())
-    for number in range(min(trace.shape[1], MAX_SCORES)):
+    for number in range(trace.shape[1]):
         render.write_trace(folder / f"trace_{number:04d}.png", trace[:, number], given)
     print(f"wrote {len(trace)} stages of {trace.shape[1]} samples to {folder}/trace.npz, with pictures")
 

@@ -300,7 +300,7 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--export=all"], "holds no"),
         (["--export="], "holds no"),
         (["--export=0", "--formats=npz"], "name score formats to export"),
-        (["--checkpoint=RUN", "--num_samples=500", "--trace=3"], "--trace=3 goes with 256 samples or fewer"),
+        (["--checkpoint=RUN", "--num_samples=500", "--trace=3"], "--trace=3 goes with up to 64 samples"),
         (["--bars=2"], "--checkpoint is missing"),
         (["--checkpoint=RUN", "--meter=4/5"], "--meter=4/5"),
         (["--checkpoint=RUN", "--meter=waltz"], "--meter=waltz"),
