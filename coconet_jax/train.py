@@ -1,4 +1,4 @@
-"""Training: the loop that every model of the project runs, a run of Coconet, and the command.
+"""Training: a run of Coconet, and the command.
 
 `python -m coconet_jax.train --config=configs/cpu.py --workdir=runs/first --config.train.num_steps=1000`
 """
@@ -10,126 +10,28 @@ import functools
 import itertools
 import os
 import pathlib
-import signal
 import sys
-import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import app, flags
 import jax
 from jax.experimental import multihost_utils
-from jaxtyping import Array
 from ml_collections import config_flags
 import numpy as np
 
-from coconet_jax import checkpoint, data, devices, errors, steps
+from coconet_jax import checkpoint, data, devices, errors, loop, steps
 from coconet_jax import config as config_lib
 from coconet_jax import state as state_lib
-
-# ------------------------------------------------------------------------------------------------ loop
-
-
-class Schedule(NamedTuple):
-    """When the loop does what, in steps."""
-
-    num_steps: int
-    steps_per_dispatch: int
-    report_every: int
-    eval_every: int
-
-
-class Stopped(NamedTuple):
-    """Why the loop ended: "done", "early" or "signal", and at which step."""
-
-    reason: str
-    step: int
-
-
-class NotFinite(ArithmeticError):
-    """The loss is no longer a number."""
-
-
-def run(
-    step: Callable[[Any, Any, np.int32], tuple[Any, dict[str, Array]]],
-    state: Any,
-    sources: Iterator[Any],
-    schedule: Schedule,
-    *,
-    evaluate: Callable[[Any], tuple[Any, dict[str, float], bool]],
-    save: Callable[[Any], None],
-    report: Callable[[int, dict[str, float]], None],
-    interrupted: Callable[[int], bool] = lambda step: False,
-) -> tuple[Any, Stopped]:
-    """The training loop, whatever is trained.
-
-    Args:
-      step: compiled updates: (state, source, how many) -> (state, metrics). At most `steps_per_dispatch` are asked
-        for, fewer before an evaluation or the end; their metrics come first in what is returned.
-      state: anything with a `step`.
-      sources: what each dispatch is fed.
-      schedule: see there.
-      evaluate: called every `eval_every` steps and at the end, and saves; returns the state, numbers to report
-        and whether to stop early.
-      save: called when interrupted, perhaps for a step that `evaluate` has saved.
-      report: gets a step and its numbers.
-      interrupted: asked after every dispatch; True saves and ends.
-
-    Raises:
-      NotFinite: names the first step whose loss is not finite; nothing after the last good checkpoint is saved.
-    """
-    at = int(state.step)
-    pending: list[tuple[int, int, dict[str, Array]]] = []
-    since, since_step = time.perf_counter(), at
-    while at < schedule.num_steps:
-        stop_at = min(schedule.num_steps, (at // schedule.eval_every + 1) * schedule.eval_every)
-        count = min(schedule.steps_per_dispatch, stop_at - at)
-        state, metrics = step(state, next(sources), np.int32(count))
-        pending.append((at, count, metrics))
-        crossed = (at + count) // schedule.report_every > at // schedule.report_every
-        at += count
-        stopping = interrupted(at)
-        if crossed or at == stop_at or stopping:
-            numbers = _collect(pending)  # waits for the device
-            pending = []
-            elapsed = time.perf_counter() - since
-            numbers["steps_per_second"] = (at - since_step) / elapsed
-            evaluated: dict[str, float] = {}
-            stop = False
-            if at == stop_at:
-                state, evaluated, stop = evaluate(state)
-            report(at, {**numbers, **evaluated})
-            since, since_step = time.perf_counter(), at
-            if stopping:
-                save(state)
-            if stopping or stop:
-                return state, Stopped("signal" if stopping else "early", at)
-    return state, Stopped("done", at)
-
-
-def _collect(pending: list[tuple[int, int, dict[str, Array]]]) -> dict[str, float]:
-    """Means over the updates since the last report; raises at the first loss that is not finite."""
-    first = pending[0][0]
-    every = {
-        name: np.concatenate([np.atleast_1d(np.asarray(metrics[name]))[:count] for _, count, metrics in pending])
-        for name in pending[0][2]
-    }
-    # The gradient too: its loss belongs to the parameters before the update, which may be the one that fails.
-    bad = np.flatnonzero(~np.isfinite(every["loss"]) | ~np.isfinite(every["grad_norm"]))
-    if bad.size:
-        name, what = ("grad_norm", "gradient") if np.isfinite(every["loss"][bad[0]]) else ("loss", "loss")
-        raise NotFinite(f"the {what} is {every[name][bad[0]]} at step {first + int(bad[0]) + 1}")
-    return {name: float(np.mean(values)) for name, values in every.items()}
-
 
 # -------------------------------------------------------------------------------------- one Coconet run
 
 
-def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped:
+def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> loop.Stopped:
     """Trains, or resumes, the run that lives in `workdir`, and returns why it ended.
 
     Raises:
       InputError: settings, data or folder that cannot be used.
-      NotFinite: the loss diverged.
+      loop.NotFinite: the loss diverged.
     """
     from coconet_jax import progress  # tqdm and TensorBoard are wanted here alone
 
@@ -157,7 +59,7 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
                 f"had stopped early at step {first_step}: {int(state.progress.evals_since_best)} evaluations without "
                 f"progress; to go on, raise --config.train.early_stop_evals={config.train.early_stop_evals} or give 0"
             )
-            return Stopped("early", first_step)
+            return loop.Stopped("early", first_step)
         if len(valid.clean) < valid.total:
             _say(
                 f"validating on {len(valid.clean)} of {valid.total} windows, always the same: all take more than "
@@ -204,7 +106,7 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
             nll, clean_nll = run_eval(weights, windows, clean)
             step = int(state.step)
             if not np.isfinite(float(nll)):
-                raise NotFinite(f"the validation NLL is {float(nll)} at step {step}")
+                raise loop.NotFinite(f"the validation NLL is {float(nll)} at step {step}")
             # The evaluation at the end of a run that is prolonged later must leave no trace in what it carries on.
             if step % config.train.eval_every == 0:
                 state = state._replace(progress=run_progress(state.progress, nll))
@@ -219,13 +121,18 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> Stopped
         def save(state: state_lib.TrainState) -> None:
             write(state, run_statistics(state, statistics_source), valid_nll=None)
 
-        schedule = Schedule(config.train.num_steps, per_dispatch, config.train.report_every, config.train.eval_every)
+        schedule = loop.Schedule(
+            num_steps=config.train.num_steps,
+            steps_per_dispatch=per_dispatch,
+            report_every=config.train.report_every,
+            eval_every=config.train.eval_every,
+        )
         with (
             progress.Reporter(folder, first_step, config, mesh) as reporter,
-            _signals(config.train.report_every) as interrupted,
+            loop.signals(config.train.report_every) as interrupted,
         ):
             reporter.start(state, len(piece_set.splits["train"].lengths), piece_set.source)
-            state, stopped = run(
+            state, stopped = loop.run(
                 run_steps,
                 state,
                 sources,
@@ -303,42 +210,6 @@ def _make_folder(folder: pathlib.Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _signals(report_every: int) -> Iterator[Callable[[int], bool]]:
-    """A function that says whether SIGTERM (or ctrl-C) has asked for an end, in step with all processes."""
-    seen: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        if seen and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second ctrl-C does not wait for the save
-        seen.append(number)
-
-    try:
-        # In place of jax.distributed's own handler, whose sync point counts every step: a dispatch of several
-        # steps would pass it by.
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread, as in a notebook's worker: nothing to catch
-        before = {}
-
-    asked_at = -1
-
-    def interrupted(step: int) -> bool:
-        nonlocal asked_at
-        if jax.process_count() == 1:
-            return bool(seen)
-        # All processes must end at the same step, so they ask each other, at the steps that are reported.
-        if step // report_every == asked_at:
-            return False
-        asked_at = step // report_every
-        return bool(multihost_utils.process_allgather(np.array(bool(seen))).any())
-
-    try:
-        yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 # --------------------------------------------------------------------------------------------- command
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -409,7 +280,7 @@ def main(argv: Sequence[str]) -> None:
         try:
             assert _WORKDIR.value is not None  # _parse has seen to it
             stopped = train(config, _WORKDIR.value)
-        except NotFinite as error:
+        except loop.NotFinite as error:
             print(
                 f"error: {error}; the last good checkpoint is kept: lower train.learning_rate "
                 f"(now {config.train.learning_rate}) or set train.clip_norm, and start a new --workdir with "

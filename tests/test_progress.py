@@ -5,7 +5,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from coconet_jax import devices, progress, train
+from coconet_jax import devices, loop, progress
 
 STATE = types.SimpleNamespace(params={"kernel": jnp.zeros((3, 4))})
 
@@ -16,7 +16,7 @@ def report(folder, first_step, config, steps):
         for step in steps:
             numbers = {"loss": 2.0, "steps_per_second": 4.0}
             reporter.report(step, numbers | ({"valid_nll": 1.5} if step % 4 == 0 else {}))
-        reporter.finish(train.Stopped("done", steps[-1]))
+        reporter.finish(loop.Stopped("done", steps[-1]))
 
 
 def test_lines_and_plain_text(tiny_config, tmp_path, capsys):

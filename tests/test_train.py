@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coconet_jax import checkpoint, data, devices, errors, model, pianoroll, pieces, progress, steps, train
+from coconet_jax import checkpoint, data, devices, errors, loop, model, pianoroll, pieces, progress, steps, train
 from coconet_jax import config as config_lib
 from coconet_jax import state as state_lib
 
@@ -215,7 +215,7 @@ def test_resuming_is_exact(tiny_config, toy_path, tmp_path, steps_per_dispatch, 
     """Also where the first end, or an evaluation, cuts a dispatch short."""
     config = run_of(tiny_config, toy_path, schedule="plateau", plateau_evals=1, steps_per_dispatch=steps_per_dispatch)
     config = dataclasses.replace(config, num_devices=1)
-    assert train.train(config, tmp_path / "whole") == train.Stopped("done", 8)
+    assert train.train(config, tmp_path / "whole") == loop.Stopped("done", 8)
     assert train.train(with_train(config, num_steps=end), tmp_path / "parts").step == end
     assert train.train(config, tmp_path / "parts").step == 8
     whole, parts = final_state(tmp_path / "whole", config), final_state(tmp_path / "parts", config)
@@ -260,8 +260,8 @@ def test_a_checkpoint_need_not_follow_every_evaluation(tiny_config, toy_path, tm
 
     monkeypatch.setattr(checkpoint, "save", note)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_signals", lambda _: contextlib.nullcontext(lambda step: step == 6))
-        assert train.train(config, tmp_path) == train.Stopped("signal", 6)
+        patch.setattr(loop, "signals", lambda _: contextlib.nullcontext(lambda step: step == 6))
+        assert train.train(config, tmp_path) == loop.Stopped("signal", 6)
     assert saved == checkpoints(tmp_path) == [4, 6]  # a signal saves, also where an evaluation alone does not
     train.train(with_train(config, num_steps=10), tmp_path)
     evaluated = [line["step"] for line in progress.read_metrics(tmp_path / "metrics.jsonl") if "valid_nll" in line]
@@ -374,7 +374,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_checkpoint(t
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(steps, name, replacement)
-            with pytest.raises(train.NotFinite, match=message):
+            with pytest.raises(loop.NotFinite, match=message):
                 train.train(config, tmp_path)
         assert checkpoints(tmp_path) == [4]
     assert int(final_state(tmp_path, config).step) == 4
