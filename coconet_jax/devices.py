@@ -51,8 +51,9 @@ def num_cores() -> int:
 def split_cpu(count: int) -> None:
     """Makes the CPU so many devices, unless JAX_NUM_CPU_DEVICES says how many; before anything runs on it.
 
-    One program over several cores leaves them idle between its operations, one program for each does not: 18.1
-    against 10.9 ms for one call of `small` on one chorale of 64 steps (2 cores of an AMD EPYC, jax 0.10.2).
+    One program over several cores leaves them idle between its operations, one program for each does not: 18.6
+    against 11.2 ms for one call of `small` on one chorale of 64 steps, 1074 against 910 ms for one of its training
+    steps (benchmarks/cpu_devices.py; 2 cores of an AMD EPYC, jax 0.10.2).
     """
     if not os.environ.get("JAX_NUM_CPU_DEVICES"):
         # After the first use of the CPU it is too late, and one device does as well.
