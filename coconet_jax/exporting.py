@@ -120,7 +120,7 @@ def export(
     slow = list(_jobs(made, [name for name in formats if name != "midi"], qpm, manner))
     if processes is None:
         seconds = sum(_SECONDS[kind] for job in slow for kind, _ in job.files)
-        processes = min(_cores(), max(1, round(seconds / _SECONDS_A_PROCESS)))
+        processes = min(devices.num_cores(), max(1, round(seconds / _SECONDS_A_PROCESS)))
     lock = threading.Lock()
     try:
         staging.mkdir(exist_ok=True)
@@ -173,11 +173,6 @@ def _write(job: _Job) -> None:
         else:
             render.write_pianoroll(partial, job.piece, given=job.given)
         os.replace(partial, os.path.join(job.manner.out, name))
-
-
-def _cores() -> int:
-    """Cores this process may use, which in a container or under taskset are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ------------------------------------------------------------------------------------------- processes

@@ -5,8 +5,7 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Bool, Int, Int16, Integer
+from jaxtyping import Array, Bool, Int, Int16, Integer, Key
 import numpy as np
 
 from coconet_jax import config as config_lib
@@ -165,8 +164,7 @@ def _run_batch(
     calls = num_calls(plan)
     pitches = jax.device_put(begun.pitches, by_row)
     for number, free in enumerate(_passes(plan.request)):
-        # Later passes and further attempts draw from keys of their own.
-        keys = _keys(jnp.int32(plan.seed), jnp.asarray(ids), jnp.int32(number), jnp.int32(attempt))
+        keys = _keys(plan.seed, ids, number, attempt)
         chains = jax.device_put(samplers.Chains(keys, pitches, begun.free & free, valid), by_row)
         greedy = jax.device_put(drawing.spread_greedy(ids, *plan.settings.greedy), by_row)
         state = _compiled_start(mesh)(chains)
@@ -186,16 +184,13 @@ def _run_batch(
         pitches = state.pitches
 
 
-@jax.jit
-def _keys(seed: jax.Array, ids: jax.Array, number: jax.Array, attempt: jax.Array) -> jax.Array:
-    first = (number == 0) & (attempt == 0)
-
-    def one(chain: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(seed), chain)
-        other = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), number), attempt)
-        return jnp.where(first, key, other)
-
-    return jax.vmap(one)(ids)
+def _keys(seed: int, ids: Int[np.ndarray, " rows"], number: int, attempt: int) -> Key[Array, " rows"]:
+    """A key for each chain; later passes and further attempts draw from keys of their own."""
+    keys = samplers.chain_keys(seed, ids)
+    if not number and not attempt:
+        return keys
+    apart = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), number))(keys)
+    return jax.vmap(lambda key: jax.random.fold_in(key, attempt))(apart)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,6 +1,6 @@
 """MIDI files: read with mido into notes before any grid, written byte by byte.
 
-mido writes 1000 scores of 8 bars in 2 s; the few events a score needs are built here several times faster.
+The few events that a score needs are built here, so that thousands of scores take seconds (benchmarks/round_trips.py).
 """
 
 from collections.abc import Sequence

@@ -20,6 +20,9 @@ MAX_PARTS: Final = 256
 QPM_LIMITS: Final = (4.0, 1000.0)  # MIDI's set_tempo holds 24 bits of microseconds: nothing slower than 3.6 fits
 
 
+SEMITONES: Final = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}  # semitones above C
+
+
 class Note(NamedTuple):
     """A note from start to end, in quarters from the beginning of the piece."""
 

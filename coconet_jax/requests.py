@@ -4,11 +4,8 @@ import argparse
 import dataclasses
 import functools
 import re
-from typing import Final
 
-from coconet_jax import bars, blends, constraints, errors, flags, notation, pianoroll, score, steering, tasks
-
-_LETTERS: Final = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+from coconet_jax import bars, blends, constraints, errors, flags, notation, parts, pianoroll, score, steering, tasks
 
 
 def from_flags(args: argparse.Namespace, steps_per_quarter: int) -> tuple[tasks.Request, steering.Steering]:
@@ -132,7 +129,7 @@ def parse_pitch(flag: str, word: str) -> int:
     if found is None:
         raise errors.InputError(f"{flag}: {word!r} is no pitch; use names such as G4, F#3 or Bb3, or MIDI numbers")
     letter, sign, octave = found.groups()
-    return _LETTERS[letter.upper()] + {"#": 1, "b": -1}.get(sign, 0) + 12 * (int(octave) + 1)
+    return parts.SEMITONES[letter.upper()] + {"#": 1, "b": -1}.get(sign, 0) + 12 * (int(octave) + 1)
 
 
 def parse_meter(text: str, steps_per_quarter: int) -> tuple[int, int]:

@@ -146,7 +146,7 @@ def step(
         level = gibbs.at_level(free, now.factor, now.first)
         drawn = gibbs.choose_block(config.blocks, keys[:, 0], level, valid, now.block_prob)
         coloured = gibbs.choose_colour(free, now.colour, config.finish_stride)
-        block = jnp.where(now.colour < 0, drawn & (now.block_prob > 0), coloured) | (hidden & level)
+        block = jnp.where(now.colour < 0, drawn, coloured) | (hidden & level)
     elif isinstance(now, ancestral.Inputs):
         block = ancestral.choose(config, chains.keys, free, now)
     else:

@@ -11,10 +11,9 @@ from typing import Final, NamedTuple
 from jaxtyping import Float32
 import numpy as np
 
-from coconet_jax import bars, errors, pianoroll, score
+from coconet_jax import bars, errors, parts, pianoroll, score
 
 MAX_STRENGTH: Final = 100.0  # nats: far beyond what float32 probabilities tell from never
-_LETTERS: Final = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 # Semitones above the tonic. Minor is the natural scale with the raised sixth and seventh beside it: a leading tone at
 # cadences and a sixth that moves up to it are as common in the style as the natural ones, which move down.
 _SCALES: Final = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 9, 10, 11)}
@@ -151,4 +150,4 @@ def _parse_key(name: str) -> tuple[int, str]:
         raise errors.InputError(f"key={name!r}: use a tonic and a mode, such as 'G major', 'e minor' or 'Bb major'")
     letter, sign, mode = found.groups()
     shift = {"#": 1, "-sharp": 1, "b": -1, "-flat": -1}.get((sign or "").lower(), 0)
-    return (_LETTERS[letter.lower()] + shift) % 12, mode.lower()
+    return (parts.SEMITONES[letter.upper()] + shift) % 12, mode.lower()
