@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from jaxtyping import Bool, Int64
 import numpy as np
 
-from coconet_jax import audio, counter, errors, files, notation, render, samples, score
+from coconet_jax import audio, counter, devices, errors, files, notation, render, samples, score
 
 SUFFIXES: Final = {"midi": ".mid", "musicxml": ".musicxml", "png": ".png", "wav": ".wav"}
 # Roughly what a file of eight bars takes; below so much for each of them, further processes cost more than they save.
