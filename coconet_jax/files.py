@@ -27,7 +27,7 @@ def replace(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) 
     """
     target, temporary = pathlib.Path(path), temporary_path(path)
     try:
-        if not target.parent.is_dir():
+        if not target.parent.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:

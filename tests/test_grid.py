@@ -82,7 +82,9 @@ def test_partial_scores_last_to_the_end_of_the_tracks(tmp_path, end):
     files.midi(tmp_path / "a.mid", [files.midi_track("Tenor", [(0, 480, 60)], end=end)])
     read = notation.read_partial(tmp_path / "a.mid")
     assert read.pitches.shape == (48 if end else 4, 4)
-    assert len(notation.read_satb(tmp_path / "a.mid", voices="1,1,1,1").pitches) == 4
+    tracks = [files.midi_track(name, [(0, 480, 60)], end=end) for name in ("Soprano", "Alto", "Tenor", "Bass")]
+    files.midi(tmp_path / "b.mid", tracks)
+    assert len(notation.read_satb(tmp_path / "b.mid").pitches) == 4
 
 
 def test_written_gaps_at_the_end_come_back(tmp_path):
