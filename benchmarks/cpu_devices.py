@@ -72,6 +72,12 @@ def main() -> None:
     if args.serve:
         serve(args.serve, args.checkpoint, args.data)
         return
+    from coconet_jax import checkpoint, errors, pieces
+
+    with errors.exit_on_input_error():  # before it is found out twice
+        checkpoint.quiet()
+        checkpoint.load(args.checkpoint)
+        pieces.read_npz(args.data)
     words = [sys.executable, __file__, f"--checkpoint={args.checkpoint}", f"--data={args.data}"]
     workers = [
         subprocess.Popen(
