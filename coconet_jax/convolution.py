@@ -18,17 +18,24 @@ def _pads(size: int, dilation: Dilation) -> list[tuple[int, int]]:
     return [(span // 2, span - span // 2) for span in spans]
 
 
-def _plain(x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation) -> Float[Array, "b t p f"]:
+def _plain(
+    x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation, narrow: bool = False
+) -> Float[Array, "b s p f"]:
+    in_time, in_pitch = _pads(kernel.shape[0], dilation)
+    pads = [(0, 0) if narrow else in_time, in_pitch]
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (1, 1), pads, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def full(x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation) -> Float[Array, "b t p f"]:
-    """Full convolution with a square kernel, dilated in (time, pitch)."""
-    if jax.default_backend() == "cpu":
+def full(
+    x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation, *, narrow: bool = False
+) -> Float[Array, "b s p f"]:
+    """Full convolution with a square kernel, dilated in (time, pitch); s = t, or where `narrow` only the steps that
+    no padding reaches."""
+    if jax.default_backend() == "cpu" and not narrow:
         return _full_on_cpu(x, kernel, dilation)
-    return _plain(x, kernel, dilation)
+    return _plain(x, kernel, dilation, narrow)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -97,15 +104,24 @@ def _flat(x: Float[Array, "b t p c"]) -> Float[Array, "b n c"]:
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise(x: Float[Array, "b t p c"], kernel: Float[Array, "k k c"], dilation: Dilation) -> Float[Array, "b t p c"]:
-    """Depthwise convolution as a sum of k*k shifted products.
+def depthwise(
+    x: Float[Array, "b t p c"], kernel: Float[Array, "k k c"], dilation: Dilation, *, narrow: bool = False
+) -> Float[Array, "b s p c"]:
+    """Depthwise convolution as a sum of k*k shifted products; `narrow` as in `full`.
 
     XLA's grouped convolution is far slower on CPU than these fused multiply-adds.
     """
-    size = kernel.shape[0]
-    (before_t, after_t), (before_p, after_p) = _pads(size, dilation)
-    return _shifted_sum(x, kernel, dilation, ((before_t, after_t), (before_p, after_p)))
+    if narrow:
+        return _shifted_sum(x, kernel, dilation, ((0, 0), _pads(kernel.shape[0], dilation)[1]))
+    return _depthwise_same(x, kernel, dilation)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise_same(
+    x: Float[Array, "b t p c"], kernel: Float[Array, "k k c"], dilation: Dilation
+) -> Float[Array, "b t p c"]:
+    in_time, in_pitch = _pads(kernel.shape[0], dilation)
+    return _shifted_sum(x, kernel, dilation, (in_time, in_pitch))
 
 
 def _shifted_sum(
@@ -113,11 +129,11 @@ def _shifted_sum(
     kernel: Float[Array, "k k c"],
     dilation: Dilation,
     pads: tuple[tuple[int, int], tuple[int, int]],
-) -> Float[Array, "b t p c"]:
+) -> Float[Array, "b s p c"]:
     size = kernel.shape[0]
-    steps, rows = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    out = jnp.zeros_like(x)
+    steps, rows = (padded.shape[axis + 1] - (size - 1) * dilation[axis] for axis in (0, 1))
+    out = jnp.zeros((x.shape[0], steps, rows, x.shape[3]), x.dtype)
     for i in range(size):
         for j in range(size):
             time, pitch = i * dilation[0], j * dilation[1]
@@ -126,7 +142,7 @@ def _shifted_sum(
 
 
 def _depthwise_forward(x: Array, kernel: Array, dilation: Dilation) -> tuple[Array, tuple[Array, Array]]:
-    return depthwise(x, kernel, dilation), (x, kernel)
+    return _depthwise_same(x, kernel, dilation), (x, kernel)
 
 
 def _depthwise_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
@@ -148,4 +164,4 @@ def _depthwise_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Ar
     return grad_x, jnp.stack(entries).reshape(kernel.shape).astype(kernel.dtype)
 
 
-depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+_depthwise_same.defvjp(_depthwise_forward, _depthwise_backward)

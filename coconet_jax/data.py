@@ -58,29 +58,37 @@ class Crops(NamedTuple):
     length: Int32[AnyArray, " b"]  # steps of the piece from `start` on, at most the crop's
 
 
-def load(config: config_lib.Data) -> pieces_lib.PieceSet:
-    """The prepared set a config names: an exported npz, or TFDS (prepared on first use).
+def read(config: config_lib.Data) -> pieces_lib.PieceSet:
+    """The prepared set a config names: an exported npz, whatever its grid, or TFDS (prepared on first use).
 
     Raises:
-      InputError: nothing usable there, or it stands on another grid than `steps_per_quarter`.
+      InputError: nothing usable there.
     """
     if config.path:
-        piece_set = pieces_lib.read_npz(config.path)
-    else:
-        try:
-            # TFDS is wanted here alone, so that training from an npz runs without it.
-            from coconet_jax import chorales
-        except ImportError as error:
-            raise errors.InputError(
-                f"data.dataset={config.dataset} needs {error.name}, which is not installed here; train from a file "
-                "made elsewhere by python -m coconet_jax.chorales --export=FILE.npz (data.path=FILE.npz)"
-            ) from None
-        piece_set = chorales.load(
-            config.dataset,
-            steps_per_quarter=config.steps_per_quarter,
-            source=config.source or None,
-            data_dir=config.data_dir or None,
-        )
+        return pieces_lib.read_npz(config.path)
+    try:
+        # TFDS is wanted here alone, so that training from an npz runs without it.
+        from coconet_jax import chorales
+    except ImportError as error:
+        raise errors.InputError(
+            f"data.dataset={config.dataset} needs {error.name}, which is not installed here; give a file made "
+            "elsewhere by python -m coconet_jax.chorales --export=FILE.npz (data.path=FILE.npz)"
+        ) from None
+    return chorales.load(
+        config.dataset,
+        steps_per_quarter=config.steps_per_quarter,
+        source=config.source or None,
+        data_dir=config.data_dir or None,
+    )
+
+
+def load(config: config_lib.Data) -> pieces_lib.PieceSet:
+    """The set to train on: see `read`.
+
+    Raises:
+      InputError: it stands on another grid than `steps_per_quarter`, or has no pieces of train or valid.
+    """
+    piece_set = read(config)
     if piece_set.steps_per_quarter != config.steps_per_quarter:
         raise errors.InputError(
             f"data.steps_per_quarter={config.steps_per_quarter}, but the pieces stand on "

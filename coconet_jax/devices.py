@@ -91,6 +91,20 @@ def start_processes(mode: str, coordinator: str, num_processes: int, process_id:
         ) from None
 
 
+def join_processes(where: str) -> None:
+    """`start_processes` by the value of a flag: off, auto or host:port,P,K."""
+    if where in ("off", "auto"):
+        start_processes(where, "", 1, 0)
+        return
+    try:
+        coordinator, count, number = where.split(",")
+        start_processes("manual", coordinator, int(count), int(number))
+    except ValueError as error:
+        if isinstance(error, errors.InputError):
+            raise
+        raise errors.InputError(f"--distributed={where}: use off, auto or host:port,P,K") from None
+
+
 def make_mesh(num_devices: int = 0) -> Mesh:
     """A one-axis mesh ("data",) over the first `num_devices` devices of all processes (0: all).
 

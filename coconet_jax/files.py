@@ -1,12 +1,15 @@
 """Files written whole or not at all, and what killed processes leave of those they were writing."""
 
 import contextlib
+import io
 import os
 import pathlib
 import shutil
 import socket
 import time
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from coconet_jax import errors
 
@@ -42,6 +45,13 @@ def replace(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) 
     except OSError as error:
         raise cannot_write(target, error) from None
     return target
+
+
+def replace_npz(path: str | os.PathLike[str], **arrays: Any) -> pathlib.Path:
+    """Like `replace`, a compressed npz of these arrays; equal arrays are equal bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return replace(path, buffer.getvalue())
 
 
 def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -20,6 +20,10 @@ Predict = Callable[
     [Float[Array, "b t p i"], Bool[Array, "b t i"], Bool[Array, "b t"]],
     Float[Array, "b t p i"],
 ]
+PredictStep = Callable[
+    [Float[Array, "b w p i"], Bool[Array, "b w i"], Bool[Array, "b w"]],
+    Float[Array, "b p i"],
+]
 
 
 class LayerSpec(NamedTuple):
@@ -44,12 +48,13 @@ def layer_specs(config: config_lib.Model) -> list[LayerSpec]:
 
 def reach(config: config_lib.Model) -> tuple[int, int]:
     """Steps before and after a step that its logits depend on (the receptive field in time, less the step)."""
-    before = after = 0
-    for spec in layer_specs(config):
-        span = (spec.kernel - 1) * spec.dilation[0]
-        before += span // 2
-        after += span - span // 2
-    return before, after
+    spans = [_reach_of(spec) for spec in layer_specs(config)]
+    return sum(before for before, _ in spans), sum(after for _, after in spans)
+
+
+def _reach_of(spec: LayerSpec) -> tuple[int, int]:
+    span = (spec.kernel - 1) * spec.dilation[0]
+    return span // 2, span - span // 2
 
 
 def compute_dtype(config: config_lib.Model) -> jnp.dtype:
@@ -111,15 +116,16 @@ class Layer(nn.Module):
     config: config_lib.Model
     activate: bool
     axis_name: str | None
+    narrow: bool = False
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "b t p c"],
-        skip: Float[Array, "b t p f"] | None,
-        valid: Bool[Array, "b t"],
+        skip: Float[Array, "b s p f"] | None,
+        valid: Bool[Array, "b s"],
         train: bool,
-    ) -> Float[Array, "b t p f"]:
+    ) -> Float[Array, "b s p f"]:
         spec, config = self.spec, self.config
         dtype = compute_dtype(config)
         # No bias: BatchNorm's follows. He-normal without truncation, as released.
@@ -129,7 +135,7 @@ class Layer(nn.Module):
                 nn.initializers.normal((2 / spec.kernel**2) ** 0.5),
                 (spec.kernel, spec.kernel, x.shape[-1]),
             )
-            x = convolution.depthwise(x, depth_kernel.astype(dtype), spec.dilation)
+            x = convolution.depthwise(x, depth_kernel.astype(dtype), spec.dilation, narrow=self.narrow)
             splits = config.pointwise_splits if spec.features == config.num_filters else 1
             x = nn.Conv(
                 spec.features,
@@ -142,7 +148,7 @@ class Layer(nn.Module):
             )(x)
         else:
             kernel = self.param("kernel", _he_normal, (spec.kernel, spec.kernel, x.shape[-1], spec.features))
-            x = convolution.full(x, kernel.astype(dtype), spec.dilation)
+            x = convolution.full(x, kernel.astype(dtype), spec.dilation, narrow=self.narrow)
         x = BatchNorm(
             config.bn_momentum,
             config.bn_epsilon,
@@ -169,10 +175,15 @@ def _he_normal(key: Key[Array, ""], shape: tuple[int, ...], dtype: jax.typing.DT
 
 
 class Coconet(nn.Module):
-    """The convolutional network of the paper, section 3 (straight) or of the Bach Doodle (separable, dilated)."""
+    """The convolutional network of the paper, section 3 (straight) or of the Bach Doodle (separable, dilated).
+
+    Where `narrow`, the logits are those of the steps alone whose whole receptive field is in the input, and each layer
+    computes what the next one needs of them: s = t - before - after steps (`reach`).
+    """
 
     config: config_lib.Model
     axis_name: str | None = None
+    narrow: bool = False
 
     @nn.compact
     def __call__(
@@ -181,7 +192,7 @@ class Coconet(nn.Module):
         context: Bool[Array, "b t i"],
         valid: Bool[Array, "b t"],
         train: bool,
-    ) -> Float[Array, "b t p i"]:
+    ) -> Float[Array, "b s p i"]:
         dtype = compute_dtype(self.config)
         given = jnp.broadcast_to((context & valid[..., None])[:, :, None, :], roll.shape).astype(dtype)
         x = jnp.concatenate([roll.astype(dtype) * given, given], axis=-1)
@@ -193,7 +204,11 @@ class Coconet(nn.Module):
             ends_pair = n % 2 == 0 and 0 < n < len(specs) - 1
             if n % 2 == 1:
                 skip = x
-            layer = layer_class(spec, self.config, n < len(specs) - 1, self.axis_name, name=f"layer_{n:02d}")
+            if self.narrow:
+                valid = _crop(valid, spec)
+                skip = None if skip is None else _crop(skip, spec)
+            activate = n < len(specs) - 1
+            layer = layer_class(spec, self.config, activate, self.axis_name, self.narrow, name=f"layer_{n:02d}")
             x = layer(x, skip if ends_pair else None, valid, train)
             if n == 0 and self.config.pitch_embedding:
                 rows = self.param("pitch_embedding", nn.initializers.zeros, (roll.shape[2], spec.features))
@@ -204,6 +219,11 @@ class Coconet(nn.Module):
             # Adam moves a parameter by at most its rate a step, and an offset has nats to go: ten times as fast.
             logits = (logits + 10 * bias[None, None]) * valid[:, :, None, None]
         return logits
+
+
+def _crop(x: Array, spec: LayerSpec) -> Array:
+    before, after = _reach_of(spec)
+    return x[:, before : x.shape[1] - after]
 
 
 def init(key: Key[Array, ""], config: config_lib.Model) -> Variables:
@@ -258,6 +278,24 @@ def make_predict(variables: Variables, config: config_lib.Model) -> Predict:
         return apply(variables, config, roll, context, valid, train=False)[0]
 
     return predict
+
+
+def make_predict_step(variables: Variables, config: config_lib.Model) -> PredictStep:
+    """The network as evaluation sees it: the logits of one step from the steps they depend on, and nothing else.
+
+    `predict_step(roll, context, valid) -> logits` takes windows of before + 1 + after steps (`reach(config)`) around
+    the step. They are the logits of the whole piece, at about half the work that the window would take: of each layer
+    only the steps are computed that the step still depends on.
+    """
+
+    def predict_step(
+        roll: Float[Array, "b w p i"], context: Bool[Array, "b w i"], valid: Bool[Array, "b w"]
+    ) -> Float[Array, "b p i"]:
+        module = Coconet(config, narrow=True)
+        logits: Any = module.apply(variables, roll, context, valid, train=False)
+        return logits[:, 0]
+
+    return predict_step
 
 
 def in_windows(predict: Predict, reach: tuple[int, int], window_steps: int) -> Predict:

@@ -6,9 +6,7 @@ and its number, so files are the same bytes for any number of devices and proces
 """
 
 from collections.abc import Callable, Iterator, Mapping
-import contextlib
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -19,7 +17,7 @@ import jax
 from jaxtyping import Int16, Int64
 import numpy as np
 
-from coconet_jax import counter, errors, files, samples, tasks
+from coconet_jax import counter, errors, files, provenance, samples, tasks
 
 CHUNK_SIZE: Final = 256  # unless it is asked for; not made of what depends on the devices at hand
 _PACKAGES: Final = ("coconet-jax", "jax", "jaxlib", "flax", "numpy")
@@ -85,7 +83,7 @@ def begin(
         "checkpoint_sha256": checkpoint_sha256,
         "request": describe(request, seed),
         "settings": dict(settings),
-        "versions": _versions(),
+        "versions": provenance.versions(_PACKAGES),
     }
     manifest = json.loads(json.dumps(manifest, allow_nan=False))  # tuples are lists once they were read back
     if stored is not None:
@@ -122,14 +120,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 24 else text[:12] + "..."
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a folder, not installed
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def describe(request: tasks.Request, seed: int) -> dict[str, Any]:

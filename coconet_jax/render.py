@@ -9,13 +9,14 @@ from typing import Any, Final
 from jaxtyping import Bool, Integer
 import numpy as np
 
-from coconet_jax import files, parts, pianoroll, score
+from coconet_jax import files, parts, pianoroll, score, surprise
 
 DPI: Final = 100
 # Okabe and Ito's palette, told apart by colour-blind readers; blue next to orange, as neighbours in the score.
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 _INK: Final = "#222222"
 _BLACK_KEYS: Final = (1, 3, 6, 8, 10)
+_SURPRISED: Final = 8.0  # nats at which the colour is darkest
 
 
 def write_pianoroll(
@@ -39,9 +40,7 @@ def write_pianoroll(
     figure, axes = _figure(min(max(7.0, 2.2 + 1.0 * bars), 40.0), 5.0)
     sounding = piece.pitches[piece.pitches != pianoroll.REST]
     low, high = (int(sounding.min()) - 2, int(sounding.max()) + 2) if sounding.size else (58, 74)
-    for pitch in range(low, high + 1):
-        if pitch % 12 in _BLACK_KEYS:
-            axes.axhspan(pitch - 0.5, pitch + 0.5, color="#F3F3F3", linewidth=0, zorder=0)
+    _shade_black_keys(axes, low, high)
     names = parts.voice_names(piece.pitches.shape[1])
     handles = []
     for voice, name in enumerate(names):
@@ -72,6 +71,12 @@ def write_pianoroll(
     axes.set_title(piece.title or " ", loc="left", color=_INK)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     _save(figure, path)
+
+
+def _shade_black_keys(axes: Any, low: int, high: int) -> None:
+    for pitch in range(low, high + 1):
+        if pitch % 12 in _BLACK_KEYS:
+            axes.axhspan(pitch - 0.5, pitch + 0.5, color="#F3F3F3", linewidth=0, zorder=0)
 
 
 def _runs(given: np.ndarray | None, voice: int, start: int, end: int) -> list[tuple[int, int, bool]]:
@@ -135,6 +140,63 @@ def write_loss_curve(path: str | os.PathLike[str], metrics: Sequence[Mapping[str
     axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    _save(figure, path)
+
+
+def write_surprise(path: str | os.PathLike[str], piece: score.Score, notes: Sequence[surprise.Note]) -> None:
+    """Draws a score with each note in the colour of its surprise, -log p in nats given all other notes.
+
+    Notes of which the model would rather write another pitch have a dark edge; a dot is at that pitch.
+
+    Args:
+      path: the PNG.
+      piece: for bars and title.
+      notes: from `surprise.find`.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    import matplotlib
+    from matplotlib import cm, colors, lines, patches
+
+    steps = max(len(piece.pitches), 1)
+    bars = steps / (4 * piece.meter[0] * piece.steps_per_quarter / piece.meter[1])
+    figure, axes = _figure(min(max(8.0, 2.5 + 1.0 * bars), 40.0), 5.5)
+    norm = colors.Normalize(0.0, _SURPRISED, clip=True)
+    shades = matplotlib.colormaps["YlOrRd"]
+    shown = [note.pitch for note in notes] + [note.likeliest for note in notes]
+    low, high = (min(shown) - 2, max(shown) + 2) if shown else (58, 74)
+    _shade_black_keys(axes, low, high)
+    for note in notes:
+        other = note.likeliest != note.pitch
+        box = patches.Rectangle(
+            (note.start, note.pitch - 0.42), note.end - note.start, 0.84,
+            facecolor=shades(norm(-note.log_prob)), edgecolor=_INK if other else "#999999",
+            linewidth=1.2 if other else 0.5, zorder=3,
+        )  # fmt: skip
+        axes.add_patch(box)
+        if other:
+            axes.plot(note.start + 0.5, note.likeliest, "o", color=_COLOURS[0], markersize=3, zorder=4)
+    _bar_grid(axes, piece, steps, steps / bars)
+    axes.set_xlim(0, steps)
+    axes.set_ylim(low - 0.5, high + 0.5)
+    ticks = [pitch for pitch in range(low, high + 1) if pitch % 12 in (0, 4, 7)]
+    axes.set_yticks(ticks, [parts.pitch_name(pitch) for pitch in ticks])
+    axes.set_xlabel(f"bar ({piece.meter[0]}/{piece.meter[1]})")
+    axes.set_ylabel("pitch")
+    axes.set_title(piece.title or " ", loc="left", color=_INK)
+    figure.colorbar(
+        cm.ScalarMappable(norm, shades),
+        ax=axes,
+        label="surprise: -log p(note | all others), nats",
+        extend="max",
+        pad=0.01,
+    )
+    dot = lines.Line2D(
+        [], [], marker="o", color=_COLOURS[0], markersize=4, linestyle="none", label="what the model expects"
+    )
+    edge = patches.Patch(facecolor="white", edgecolor=_INK, label="it expects another pitch")
+    figure.legend(handles=[edge, dot], loc="outside lower center", ncols=2, frameon=False)
     _save(figure, path)
 
 

@@ -7,7 +7,6 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import io
 import pathlib
 import re
 import sys
@@ -227,7 +226,7 @@ def _sample(args: argparse.Namespace) -> None:
     files.check_folder(folder)
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
-    _join_processes(args.distributed)
+    devices.join_processes(args.distributed)
     loaded = checkpoint.load(args.checkpoint, args.step)
     request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
     for remark in request.given.remarks:
@@ -311,26 +310,11 @@ def _sample(args: argparse.Namespace) -> None:
         print(f"wrote {samples.num_chunks(manifest)} files of samples to {folder}")
 
 
-def _join_processes(where: str) -> None:
-    if where in ("off", "auto"):
-        devices.start_processes(where, "", 1, 0)
-        return
-    try:
-        coordinator, count, number = where.split(",")
-        devices.start_processes("manual", coordinator, int(count), int(number))
-    except ValueError as error:
-        if isinstance(error, errors.InputError):
-            raise
-        raise errors.InputError(f"--distributed={where}: use off, auto or host:port,P,K") from None
-
-
 def _write_trace(folder: pathlib.Path, trace: Int16[np.ndarray, "r n t 4"], given: score.Score) -> None:
     """The way of each sample, as arrays and as pictures."""
     from coconet_jax import render  # matplotlib is wanted here alone
 
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, pitches=trace)
-    files.replace(folder / "trace.npz", buffer.getvalue())
+    files.replace_npz(folder / "trace.npz", pitches=trace)
     for number in range(trace.shape[1]):
         render.write_trace(folder / f"trace_{number:04d}.png", trace[:, number], given)
     print(f"wrote {len(trace)} stages of {trace.shape[1]} samples to {folder}/trace.npz, with pictures")

@@ -159,9 +159,7 @@ def write_chunk(path: str | os.PathLike[str], samples: Samples, run: str = "") -
     Raises:
       InputError: the folder cannot be written to, or the disk is full.
     """
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **samples._asdict(), run=run)  # type: ignore[arg-type]
-    return files.replace(path, buffer.getvalue())
+    return files.replace_npz(path, **samples._asdict(), run=run)
 
 
 def read_chunk(path: str | os.PathLike[str]) -> tuple[Samples, str]:

@@ -14,7 +14,7 @@ import conftest
 import numpy as np
 import pytest
 
-from coconet_jax import counter, errors, files, offline, samples, score, tasks
+from coconet_jax import counter, errors, files, offline, provenance, samples, score, tasks
 
 STEPS = 8
 REQUEST = tasks.compose(STEPS)
@@ -227,7 +227,7 @@ def test_a_folder_keeps_one_run(tmp_path, whole, fields, message):
 
 def test_versions_belong_to_a_run(tmp_path, monkeypatch):
     begin(tmp_path)
-    monkeypatch.setattr(offline.importlib.metadata, "version", lambda name: "9" if name == "jax" else "1")
+    monkeypatch.setattr(provenance.importlib.metadata, "version", lambda name: "9" if name == "jax" else "1")
     with pytest.raises(errors.InputError, match=r"versions.jax \(there .*, here 9\)"):
         begin(tmp_path)
 

@@ -1,0 +1,328 @@
+"""Likelihood of chorales under a model: the command.
+
+`python -m coconet_jax.evaluate --checkpoint=runs/small --split=valid`
+"""
+
+import argparse
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from typing import Any, Final, NamedTuple
+
+import jax
+from jaxtyping import Float32, Int32
+import numpy as np
+
+from coconet_jax import (
+    checkpoint,
+    corpus,
+    counter,
+    data,
+    devices,
+    errors,
+    estimates,
+    evaluation,
+    files,
+    likelihood,
+    model,
+    notation,
+    pianoroll,
+    pieces,
+    provenance,
+    samples,
+    score,
+    surprise,
+    tables,
+)
+
+MAX_FRAMES: Final = 1000
+ORDERINGS: Final = 5
+_PACKAGES: Final = ("coconet-jax", "jax", "jaxlib", "flax", "numpy")
+_EXAMPLES = """examples:
+  a model on the validation chorales, 1000 frames of them, for choosing:
+    python -m coconet_jax.evaluate --checkpoint=runs/small
+  the number to compare with the paper's, every frame; the same command again goes on after an interruption:
+    python -m coconet_jax.evaluate --checkpoint=runs/small --split=test --full --json=test.json
+  samples of a model, or of another, under this one:
+    python -m coconet_jax.evaluate --checkpoint=runs/small --samples=chorales
+  which notes of a score surprise the model, as a picture and as numbers:
+    python -m coconet_jax.evaluate --checkpoint=runs/small --score=mine.musicxml
+
+Framewise NLL is in nats per frame (four voices, a sixteenth), notewise in nats per note of a frame. A rest costs
+nothing, as in the released code. Published, test, sixteenths: 0.57 +- 0.01 is framewise_released, averaged in
+probability over 5 orderings frame by frame."""
+
+
+class Subject(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+      pieces: see there.
+      number: of each piece, which settles its orderings.
+      source: where they come from, to be printed.
+      split: of a data set, else "".
+    """
+
+    pieces: pieces.Pieces
+    number: Int32[np.ndarray, " n"]
+    source: str
+    split: str = ""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = errors.Parser(
+        prog="python -m coconet_jax.evaluate",
+        description="Negative log-likelihood of chorales under a trained model, in nats: the paper's measure, and "
+        "likelihoods in the strict sense.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--checkpoint", metavar="DIR", help="the --workdir of a training run")
+    parser.add_argument("--step", type=int, metavar="N", help="checkpoint to take (default: the best on validation)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--split",
+        choices=pieces.SPLITS,
+        default="valid",
+        help="of the chorales (default: valid, for choosing; test is for what is to be published)",
+    )
+    what.add_argument("--samples", metavar="PATH", help="instead: the --out folder of a sampling run, or an npz of it")
+    what.add_argument("--score", metavar="FILE", help="instead: a MIDI, MusicXML or npz score of four voices")
+    parser.add_argument("--voices", metavar="LIST", help="with --score: which part is which, as in coconet_jax.sample")
+    parser.add_argument("--out", default="evaluation", metavar="DIR", help="what is done lies here, and pictures")
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
+
+    group = parser.add_argument_group("chorales")
+    group.add_argument("--data", metavar="FILE.npz", help="a set written by python -m coconet_jax.chorales --export")
+    group.add_argument("--dataset", metavar="NAME", help="music21, jsb16th, ... (default: the one trained on)")
+    group.add_argument("--source", metavar="PATH", help="the npz of jsb16th, or the folder of folder")
+    group.add_argument("--data_dir", metavar="DIR", help="where prepared data lie (default: ~/tensorflow_datasets)")
+
+    group = parser.add_argument_group("how")
+    group.add_argument(
+        "--measures",
+        default="all",
+        metavar="LIST",
+        help=f"with commas between them, of {', '.join(estimates.MEASURES)} (default: all)",
+    )
+    group.add_argument(
+        "--orderings",
+        type=int,
+        default=ORDERINGS,
+        metavar="K",
+        help=f"of each piece (default: {ORDERINGS}, the paper's)",
+    )
+    group.add_argument(
+        "--max_frames",
+        type=int,
+        metavar="N",
+        help=f"frames, drawn evenly over all pieces, always the same ones (default: {MAX_FRAMES})",
+    )
+    group.add_argument("--full", action="store_true", help="every frame of every piece")
+    group.add_argument("--seed", type=int, default=0, help="of orderings, frames and draws (default: 0)")
+    group.add_argument(
+        "--batch_size", type=int, metavar="N", help="frames at once on a device; does not change the numbers"
+    )
+    group.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="of activations (default: float32, on accelerators too)",
+    )
+    group.add_argument(
+        "--distributed",
+        default="off",
+        metavar="WHERE",
+        help="share the work among processes: auto on a Cloud TPU pod, GKE or Slurm; elsewhere host:port,P,K in each "
+        "of P processes, K = 0 to P - 1, the address being that of process 0",
+    )
+    return parser
+
+
+def _find_subject(args: argparse.Namespace, loaded: checkpoint.Loaded) -> tuple[Subject, score.Score | None]:
+    """What the flags name, on the grid of the net; and the score, where it is one."""
+    grid = loaded.config.data.steps_per_quarter
+    if args.score:
+        piece = notation.read_satb(args.score, steps_per_quarter=grid, voices=args.voices)
+        for remark in piece.remarks:
+            print(f"note: {remark}")
+        one = pieces.from_arrays([piece.pitches], [pathlib.Path(args.score).name])
+        return Subject(one, np.zeros(1, np.int32), args.score), piece
+    if args.samples:
+        made = samples.load_samples(args.samples)
+        _check_grid(made.steps_per_quarter, grid, f"--samples={args.samples}")
+        split = pieces.from_arrays(list(made.pitches), [f"sample {n}" for n in made.sample_id.tolist()])
+        return Subject(split, made.sample_id.astype(np.int32), f"samples in {args.samples}"), None
+    trained = loaded.config.data
+    chosen = {name: getattr(args, name) for name in ("dataset", "source", "data_dir") if getattr(args, name)}
+    path = args.data or ("" if chosen else trained.path)
+    piece_set = data.read(dataclasses.replace(trained, path=path, **chosen))
+    _check_grid(piece_set.steps_per_quarter, grid, f"the set {piece_set.source}")
+    fold = piece_set.splits.get(args.split)
+    if fold is None or not len(fold.lengths):
+        raise errors.InputError(f"{piece_set.source} has no {args.split} pieces; take another --split or --data")
+    number = np.arange(len(fold.lengths), dtype=np.int32)
+    return Subject(fold, number, f"{args.split} of {piece_set.source}", args.split), None
+
+
+def _check_grid(there: int, net: int, what: str) -> None:
+    if there != net:
+        raise errors.InputError(
+            f"{what} stands on {there} steps per quarter, this net was trained on {net}; take a net trained on {there}"
+        )
+
+
+def _measures(text: str) -> list[str]:
+    names = list(estimates.MEASURES) if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in estimates.MEASURES]
+    if unknown or not names:
+        raise errors.InputError(f"--measures={text}: use all, or of {', '.join(estimates.MEASURES)}")
+    return list(dict.fromkeys(names))
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.checkpoint:
+        raise errors.InputError("--checkpoint is missing; give the --workdir of a training run")
+    for name, least, most in (
+        ("orderings", 1, 1000),
+        ("max_frames", 1, 10**9),
+        ("batch_size", 1, 2**16),
+        ("seed", 0, 2**31 - 1),
+    ):
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise errors.InputError(f"--{name}={value}: use {least} to {most}")
+    if args.full and args.max_frames is not None:
+        raise errors.InputError(f"--max_frames={args.max_frames} and --full do not go together; leave one out")
+    if args.voices and not args.score:
+        raise errors.InputError(f"--voices={args.voices} goes with --score alone")
+    of_data = [name for name in ("data", "dataset", "source", "data_dir") if getattr(args, name)]
+    if of_data and (args.samples or args.score):
+        raise errors.InputError(f"--{of_data[0]} names chorales, --samples and --score other music; leave one out")
+
+
+def _summarise(
+    found: dict[str, list[Float32[np.ndarray, "k _ i"]]], subject: Subject, num_frames: np.ndarray
+) -> dict[str, Any]:
+    """All measures over all pieces with frames, and without those of which the training pieces hold a near copy."""
+    leaking = np.isin(subject.pieces.names, corpus.leaking_names(subject.split)) if subject.split else None
+    summary = {}
+    for name, log_probs in found.items():
+        summary[name] = estimates.summarise(name, [piece for piece in log_probs if piece.shape[1]])
+        if leaking is not None and leaking[num_frames > 0].any():
+            clean = [p for p, leaks in zip(log_probs, leaking, strict=True) if p.shape[1] and not leaks]
+            summary[name]["without_leaks"] = estimates.summarise(name, clean)
+    return summary
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    names = _measures(args.measures)
+    folder = pathlib.Path(args.out)
+    files.check_folder(folder)
+    if args.json:
+        files.check_folder(pathlib.Path(args.json).absolute().parent)
+    devices.use_compile_cache()
+    if args.distributed == "off":
+        devices.split_cpu(devices.num_cores())
+    devices.join_processes(args.distributed)
+    if args.dtype == "float32":  # else accelerators multiply in fewer bits
+        jax.config.update("jax_default_matmul_precision", "float32")
+    loaded = checkpoint.load(args.checkpoint, args.step)
+    config = dataclasses.replace(loaded.config.model, dtype=args.dtype)
+    subject, piece = _find_subject(args, loaded)
+    lengths = subject.pieces.lengths
+    frames = evaluation.choose_frames(lengths, sys.maxsize if args.full else args.max_frames or MAX_FRAMES, args.seed)
+    sizes = np.array([len(steps) for steps in frames])
+    cells = np.concatenate([notes[steps] for notes, steps in zip(subject.pieces.pitches, frames, strict=True)])
+    mesh = devices.make_mesh()
+    batch_size = args.batch_size or likelihood.default_batch_size()
+    on_device = likelihood.Corpus(subject.pieces.pitches, lengths, subject.number)
+    scorer = likelihood.prepare(likelihood.Scorer(loaded.variables, config, on_device, args.seed, batch_size, mesh))
+    report: dict[str, Any] = {
+        "checkpoint": args.checkpoint,
+        "step": loaded.step,
+        "sha256": loaded.sha256,
+        "num_parameters": model.num_params(loaded.variables),
+        "trained_on": loaded.config.data.dataset,
+        "data": subject.source,
+        "data_sha256": checkpoint.digest(on_device),
+        "steps_per_quarter": loaded.config.data.steps_per_quarter,
+        "n_pieces": len(lengths),
+        "n_frames": int(sizes.sum()),
+        "n_frames_of": int(lengths.sum()),
+        "n_orderings": args.orderings,
+        "rest_cells": int((cells == pianoroll.REST).sum()),
+        "cells": int(cells.size),
+        "seed": args.seed,
+        "dtype": args.dtype,
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(_PACKAGES),
+        "commit": provenance.commit(),
+        "command": provenance.command("coconet_jax.evaluate"),
+    }
+    if devices.is_lead():
+        print("\n".join(tables.header(report)), flush=True)
+    fixed = [report[name] for name in ("sha256", "data_sha256", "seed", "n_orderings", "dtype")]
+    digest = checkpoint.digest([np.array(json.dumps(fixed)), *frames])
+    begun = time.monotonic()
+    found = evaluation.score_pieces(scorer, frames, names, args.orderings, folder, digest)
+    report["seconds"] = round(time.monotonic() - begun, 1)
+    report["measures"] = _summarise(found, subject, sizes)
+    if not devices.is_lead():
+        return
+    print("\n".join(tables.text(report)))
+    if args.json:
+        files.replace(args.json, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+        print(f"wrote {args.json}")
+    print(tables.markdown(report))
+    if piece is not None:
+        _write_surprise(args, piece, loaded, config, batch_size)
+
+
+def _write_surprise(
+    args: argparse.Namespace, piece: score.Score, loaded: checkpoint.Loaded, config: Any, batch_size: int
+) -> None:
+    """The heat map of a score and its numbers."""
+    from coconet_jax import render  # matplotlib is wanted here alone
+
+    cells = int((piece.pitches != pianoroll.REST).sum())
+    with counter.counting("looking at each note", "cells", cells) as advance:
+        notes = surprise.find(loaded.variables, config, piece, batch_size=batch_size, advance=advance)
+    stem = pathlib.Path(args.out) / pathlib.Path(args.score).stem
+    picture, numbers = stem.with_name(stem.name + "_surprise.png"), stem.with_name(stem.name + "_surprise.json")
+    render.write_surprise(picture, piece, notes)
+    described = {
+        "score": args.score,
+        "checkpoint": args.checkpoint,
+        "sha256": loaded.sha256,
+        "unit": "nats; a note hidden whole and written cell by cell, all others given",
+        "notes": [surprise.describe(note, piece) for note in notes],
+    }
+    files.replace(numbers, (json.dumps(described, indent=1) + "\n").encode())
+    print("\n".join(tables.surprises([surprise.describe(note, piece) for note in notes])))
+    print(f"wrote {picture} and {numbers}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; `--help` teaches it. Bad input ends it with one line and exit code 2."""
+    checkpoint.quiet()
+    args = _parser().parse_args(argv)
+    with errors.exit_on_input_error():
+        _check(args)
+        try:
+            _evaluate(args)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise errors.InputError(
+                f"the memory does not suffice ({str(error)[:150]}); give a smaller --batch_size "
+                f"(now {args.batch_size or likelihood.default_batch_size()})"
+            ) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The likelihood of a piece by plain loops, one network pass after another: what coconet_jax.likelihood must equal.
+
+Written from the protocol (docs/likelihood.md), not from the package: contexts grow one note at a time as an ordering
+is walked through, and the whole piece goes through the network each time.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+
+LOWEST, PITCHES = 36, 46
+
+# The network: notes [t, p, i] and what is given [t, i] to logits [t, p, i].
+Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def one_hot(pitches: np.ndarray) -> np.ndarray:
+    roll = np.zeros((len(pitches), PITCHES, pitches.shape[1]), np.float32)
+    for t, chord in enumerate(pitches):
+        for i, pitch in enumerate(chord):
+            if pitch >= 0:
+                roll[t, pitch - LOWEST, i] = 1
+    return roll
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def framewise(
+    predict: Predict,
+    pitches: np.ndarray,
+    order: Sequence[tuple[int, Sequence[int]]],
+    feed: str,
+    lots: Callable[[int], np.ndarray],
+    frames: Collection[int],
+) -> np.ndarray:
+    """Log-probability [t, i] of each note, frame after frame; nan where the frame is not asked for.
+
+    `order` gives the frames with the order of their voices, `lots(t)` the uniform numbers that settle draws.
+    """
+    found = np.full(pitches.shape, np.nan)
+    given = np.zeros(pitches.shape, bool)
+    for t, voices in order:
+        if t in frames:
+            seen, context = pitches.copy(), given.copy()  # other frames: the truth
+            for n, voice in enumerate(voices):
+                log_probs = log_probabilities(predict(one_hot(seen), context)[t, :, voice])
+                true = pitches[t, voice]
+                found[t, voice] = 0.0 if true < 0 else log_probs[true - LOWEST]
+                if feed == "argmax":
+                    seen[t, voice] = LOWEST + log_probs.argmax()
+                elif feed == "draw":
+                    cumulated = np.cumsum(np.exp(log_probs))
+                    seen[t, voice] = LOWEST + min(int((cumulated <= lots(t)[n]).sum()), PITCHES - 1)
+                context[t, voice] = True
+        given[t] = True
+    return found
+
+
+def notewise(
+    predict: Predict, pitches: np.ndarray, order: Sequence[tuple[int, int]], frames: Collection[int]
+) -> np.ndarray:
+    """Log-probability [t, i] of each note by the chain rule, all notes before it in the order given and true."""
+    found = np.full(pitches.shape, np.nan)
+    given = np.zeros(pitches.shape, bool)
+    for t, voice in order:
+        if t in frames:
+            log_probs = log_probabilities(predict(one_hot(pitches), given)[t, :, voice])
+            true = pitches[t, voice]
+            found[t, voice] = 0.0 if true < 0 else log_probs[true - LOWEST]
+        given[t, voice] = True
+    return found
