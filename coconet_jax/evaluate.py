@@ -278,8 +278,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.json:
         files.replace(args.json, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
         print(f"wrote {args.json}")
-    print(tables.markdown(report))
-    if piece is not None:
+    if piece is None:
+        print(tables.markdown(report))
+    else:
         _write_surprise(args, piece, loaded, config, batch_size)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from jaxtyping import Bool, Integer
 import numpy as np
 
-from coconet_jax import files, parts, pianoroll, score, surprise
+from coconet_jax import files, parts, pianoroll, score
 
 DPI: Final = 100
 # Okabe and Ito's palette, told apart by colour-blind readers; blue next to orange, as neighbours in the score.
@@ -143,7 +143,7 @@ def write_loss_curve(path: str | os.PathLike[str], metrics: Sequence[Mapping[str
     _save(figure, path)
 
 
-def write_surprise(path: str | os.PathLike[str], piece: score.Score, notes: Sequence[surprise.Note]) -> None:
+def write_surprise(path: str | os.PathLike[str], piece: score.Score, notes: Sequence[score.NoteSurprise]) -> None:
     """Draws a score with each note in the colour of its surprise, -log p in nats given all other notes.
 
     Notes of which the model would rather write another pitch have a dark edge; a dot is at that pitch.

@@ -1,6 +1,7 @@
 """One piece in memory, as the readers and writers of score files exchange it."""
 
 import dataclasses
+from typing import NamedTuple
 
 from jaxtyping import Bool, Integer
 import numpy as np
@@ -36,6 +37,30 @@ class Score:
 def from_pitches(pitches: Integer[np.ndarray, "t i"], **fields) -> Score:
     """A score whose notes are struck where the pitch changes; `fields` are the other attributes of Score."""
     return Score(pitches.astype(np.int16), pianoroll.onsets_where_pitch_changes(pitches), **fields)
+
+
+class NoteSurprise(NamedTuple):
+    """A note of a score and what the model thinks of it.
+
+    Attributes:
+      voice: 0 for soprano to 3 for bass.
+      start: the step at which it is struck.
+      end: the step after its last.
+      pitch: MIDI number.
+      log_prob: in nats, all other notes given.
+      prob: of its pitch at its first step.
+      likeliest: the pitch that the model would rather write there, or the same.
+      likeliest_prob: of that.
+    """
+
+    voice: int
+    start: int
+    end: int
+    pitch: int
+    log_prob: float
+    prob: float
+    likeliest: int
+    likeliest_prob: float
 
 
 def bar_steps(meter: tuple[int, int], steps_per_quarter: int) -> int:

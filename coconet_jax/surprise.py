@@ -18,30 +18,6 @@ from coconet_jax import bars, likelihood, model, parts, pianoroll, score
 from coconet_jax import config as config_lib
 
 
-class Note(NamedTuple):
-    """A note of a score and what the model thinks of it.
-
-    Attributes:
-      voice: 0 for soprano to 3 for bass.
-      start: the step at which it is struck.
-      end: the step after its last.
-      pitch: MIDI number.
-      log_prob: in nats, all other notes given.
-      prob: of its pitch at its first step.
-      likeliest: the pitch that the model would rather write there, or the same.
-      likeliest_prob: of that.
-    """
-
-    voice: int
-    start: int
-    end: int
-    pitch: int
-    log_prob: float
-    prob: float
-    likeliest: int
-    likeliest_prob: float
-
-
 class Cells(NamedTuple):
     """Cells to be predicted, with the end of the note each belongs to."""
 
@@ -74,7 +50,7 @@ def _compiled(config: config_lib.Model) -> Callable[..., Float32[Array, "r p"]]:
 
 def find(
     variables: model.Variables, config: config_lib.Model, piece: score.Score, *, batch_size: int, advance: Callable
-) -> list[Note]:
+) -> list[score.NoteSurprise]:
     """All notes of a score in order of voice and time; `advance` is told of cells that are done."""
     spans = [
         (voice, *note)
@@ -96,7 +72,9 @@ def find(
     return _collect(spans, found)
 
 
-def _collect(spans: Sequence[tuple[int, int, int, int]], log_probs: Float[np.ndarray, "r p"]) -> list[Note]:
+def _collect(
+    spans: Sequence[tuple[int, int, int, int]], log_probs: Float[np.ndarray, "r p"]
+) -> list[score.NoteSurprise]:
     notes, row = [], 0
     for voice, start, end, pitch in spans:
         own = log_probs[row : row + end - start]
@@ -105,11 +83,11 @@ def _collect(spans: Sequence[tuple[int, int, int, int]], log_probs: Float[np.nda
         best = int(own[0].argmax())
         total = float(own[:, at].sum(dtype=np.float64))
         prob, best_prob = float(np.exp(own[0, at])), float(np.exp(own[0, best]))
-        notes.append(Note(voice, start, end, pitch, total, prob, best + pianoroll.MIN_PITCH, best_prob))
+        notes.append(score.NoteSurprise(voice, start, end, pitch, total, prob, best + pianoroll.MIN_PITCH, best_prob))
     return notes
 
 
-def describe(note: Note, piece: score.Score) -> dict[str, Any]:
+def describe(note: score.NoteSurprise, piece: score.Score) -> dict[str, Any]:
     """A note as JSON has it."""
     beat = 4 * piece.steps_per_quarter / piece.meter[1]
     bar = bars.number_of(piece, note.start)

@@ -23,7 +23,7 @@ def header(report: Mapping[str, Any]) -> Iterator[str]:
         f"{report['num_parameters']:,} parameters), trained on {report['trained_on']}"
     )
     yield (
-        f"{report['data']}: {report['n_frames']} of {report['n_frames_of']} frames of {report['n_pieces']} pieces, "
+        f"{report['data']}: {report['n_frames']} of {report['n_frames_of']} frames of {_count(report['n_pieces'])}, "
         f"{report['steps_per_quarter']} steps per quarter; {report['n_orderings']} orderings, seed {report['seed']}, "
         f"{report['dtype']}, {report['hardware']}"
     )
@@ -60,8 +60,12 @@ def text(report: Mapping[str, Any]) -> Iterator[str]:
 def _caption(what: str, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     first = next(iter(entries))
     yield ""
-    yield f"nats, {what}: {first['n_frames']} frames, {first['n_pieces']} pieces, {first['n_orderings']} orderings"
+    yield f"nats, {what}: {first['n_frames']} frames, {_count(first['n_pieces'])}, {first['n_orderings']} orderings"
     yield f"{'':<36}{'mean':>9}{'SEM frames':>12}{'over pieces':>13}{'SEM pieces':>12}{'per frame':>11}"
+
+
+def _count(pieces: int) -> str:
+    return f"{pieces} piece{'' if pieces == 1 else 's'}"
 
 
 def _row(title: str, mark: str, unit: str, values: Mapping[str, Any]) -> str:

@@ -5,8 +5,12 @@ is walked through, and the whole piece goes through the network each time.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from coconet_jax import estimates, likelihood, orderings
 
 LOWEST, PITCHES = 36, 46
 
@@ -73,3 +77,28 @@ def notewise(
             found[t, voice] = 0.0 if true < 0 else log_probs[true - LOWEST]
         given[t, voice] = True
     return found
+
+
+def row(forward: Callable[..., Any], corpus: Any, piece: int, ordering: int, frames: list[int], name: str, seed: int):
+    """Log-probabilities [frames, i] of a piece by one of the package's measures, along the ordering it draws.
+
+    `forward(roll, context, valid)` is the compiled network, [1, t, ...].
+    """
+    measure = estimates.MEASURES[name]
+    pitches = np.asarray(corpus.pitches[piece][: corpus.lengths[piece]]).astype(int)
+    everywhere = jnp.ones((1, len(pitches)), bool)
+    voices = pitches.shape[1]
+    key = likelihood.ordering_key(seed, jnp.int32(corpus.number[piece]), jnp.int32(ordering))
+    ranks = np.asarray(orderings.ORDERS[measure.order](key, everywhere[0], voices))
+    order = [divmod(int(place), voices) for place in np.argsort(ranks.ravel())]
+
+    def predict(roll: np.ndarray, context: np.ndarray) -> np.ndarray:
+        return np.asarray(forward(jnp.asarray(roll)[None], jnp.asarray(context)[None], everywhere))[0]
+
+    def lots(frame: int) -> np.ndarray:
+        return np.asarray(likelihood.draw_lots(key, jnp.int32(frame), voices))
+
+    if measure.unit == "note":
+        return notewise(predict, pitches, order, frames)[frames]
+    by_frame = [(order[n][0], [voice for _, voice in order[n : n + voices]]) for n in range(0, len(order), voices)]
+    return framewise(predict, pitches, by_frame, measure.feed, lots, frames)[frames]

@@ -82,6 +82,16 @@ def test_depthwise_equals_xla(size):
     assert_equal_for_all(convolution.depthwise, xla_depthwise, cases)
 
 
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("function, channels", [(convolution.full, (5, 6)), (convolution.depthwise, (5,))])
+def test_narrow_gives_the_steps_that_no_padding_reaches(function, channels, size):
+    for dilation in ((1, 1), (2, 2), (4, 8)):
+        x, kernel, _ = arrays(2, (size, size, *channels), channels[-1])
+        span = (size - 1) * dilation[0]
+        whole = function(x, kernel, dilation)[:, span // 2 : STEPS - (span - span // 2)]
+        np.testing.assert_allclose(function(x, kernel, dilation, narrow=True), whole, atol=1e-5)
+
+
 def test_full_is_xlas_own_on_accelerators(monkeypatch):
     x, kernel, _ = arrays(1, (3, 3, 4, 4), 4)
     assert "custom_vjp" in str(jax.make_jaxpr(lambda x, k: convolution.full(x, k, (2, 1)))(x, kernel))

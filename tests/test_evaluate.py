@@ -191,7 +191,7 @@ def test_two_processes_and_one_say_the_same(run, toy_path, tmp_path, capsys):
         ]
         outputs = [process.communicate(timeout=300)[0].decode() for process in processes]
         assert [process.returncode for process in processes] == [0, 0]
-        assert "valid of toy" in outputs[0] and not outputs[1].strip()
+        assert "valid of toy" in outputs[0] and "valid of toy" not in outputs[1]  # one of them speaks
         alone, together = (json.loads((tmp_path / f"{n}.json").read_text())["measures"] for n in ("alone", attempt))
         for name, entry in alone.items():
             assert together[name]["mean"] == pytest.approx(entry["mean"], abs=1e-5)

@@ -55,39 +55,6 @@ def score(
 # ------------------------------------------------------------------------------------- the reference
 
 
-def reference(
-    variables: Any,
-    config: Any,
-    corpus: likelihood.Corpus,
-    row: tuple[int, int],
-    frames: list[int],
-    name: str,
-    seed: int,
-) -> np.ndarray:
-    """Log-probabilities [frames, i] of a piece and an ordering by plain loops."""
-    measure = estimates.MEASURES[name]
-    piece, ordering = row
-    pitches = np.asarray(corpus.pitches[piece][: corpus.lengths[piece]]).astype(int)
-    key = likelihood.ordering_key(seed, jnp.int32(corpus.number[piece]), jnp.int32(ordering))
-    ranks = np.asarray(orderings.ORDERS[measure.order](key, jnp.ones(len(pitches), bool), 4))
-    order = [divmod(int(place), 4) for place in np.argsort(ranks.ravel())]
-    forward = jax.jit(model.make_predict(variables, config))
-
-    def predict(roll: np.ndarray, context: np.ndarray) -> np.ndarray:
-        everywhere = np.ones((1, len(roll)), bool)
-        return np.asarray(forward(jnp.asarray(roll)[None], jnp.asarray(context)[None], everywhere))[0]
-
-    if measure.unit == "note":
-        return reference_nll.notewise(predict, pitches, order, frames)[frames]
-    by_frame = [(order[n][0], [voice for _, voice in order[n : n + 4]]) for n in range(0, len(order), 4)]
-    lots = functools.partial(_lots, key)
-    return reference_nll.framewise(predict, pitches, by_frame, measure.feed, lots, frames)[frames]
-
-
-def _lots(key: Any, frame: int) -> np.ndarray:
-    return np.asarray(likelihood.draw_lots(key, jnp.int32(frame), 4))
-
-
 @pytest.mark.parametrize("name", estimates.MEASURES)
 def test_a_plain_loop_gives_the_same(tiny_config, lively, toy_pieces, name):
     """Pieces of several lengths, one shorter than the reach, with rests: every frame of both."""
@@ -95,11 +62,12 @@ def test_a_plain_loop_gives_the_same(tiny_config, lively, toy_pieces, name):
     corpus = corpus_of([split.pitches[n][: split.lengths[n]] for n in (3, 1)], [7, 3])
     assert (corpus.pitches[1, :24] == -1).any()
     measure = estimates.MEASURES[name]
+    forward = jax.jit(model.make_predict(lively, tiny_config.model))
     for piece, steps, ordering in ((0, 12, 0), (1, 24, 2)):
         rows = rows_of((piece, t, ordering) for t in range(steps))
         protocol = likelihood.Protocol(measure.order, measure.feed)
         found = score(lively, tiny_config.model, corpus, rows, protocol, seed=5)
-        expected = reference(lively, tiny_config.model, corpus, (piece, ordering), list(range(steps)), name, seed=5)
+        expected = reference_nll.row(forward, corpus, piece, ordering, list(range(steps)), name, seed=5)
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert np.ptp(found) > 0.1  # else any answer would do
 
@@ -108,6 +76,7 @@ def test_a_plain_loop_gives_the_same(tiny_config, lively, toy_pieces, name):
 @pytest.mark.skipif(not DATA.is_dir(), reason="the paper's dataset is not beside this checkout")
 def test_real_chorales_with_the_trained_net_agree_with_the_plain_loop():
     loaded = checkpoint.load(SMALL)
+    forward = jax.jit(model.make_predict(loaded.variables, loaded.config.model))
     with np.load(DATA / "Jsb16thSeparated.npz", allow_pickle=True, encoding="latin1") as stored:
         chorales = [np.nan_to_num(chorale, nan=-1).astype(np.int16) for chorale in stored["valid"]]
     chorales.sort(key=len)
@@ -120,7 +89,7 @@ def test_real_chorales_with_the_trained_net_agree_with_the_plain_loop():
             rows = rows_of((piece, t, ordering) for t in frames)
             protocol = likelihood.Protocol(measure.order, measure.feed)
             found = score(loaded.variables, loaded.config.model, corpus, rows, protocol)
-            expected = reference(loaded.variables, loaded.config.model, corpus, (piece, ordering), frames, name, seed=0)
+            expected = reference_nll.row(forward, corpus, piece, ordering, frames, name, seed=0)
             worst = max(worst, np.abs(found - expected).max())
     print(f"largest difference: {worst:.2g} nats")
     assert worst < 1e-5

@@ -145,6 +145,22 @@ def test_logits_depend_on_what_is_in_reach_and_nothing_else(name):
     assert np.flatnonzero(changed).tolist() == list(range(at - after, at + before + 1))
 
 
+@pytest.mark.parametrize("name", ["straight", "last kernel 3", "dilated", "separable"])
+def test_a_step_from_its_reach_has_the_logits_of_the_whole_piece(name):
+    """At both ends of a piece, where the reach goes beyond it, and in the middle."""
+    net = NETS[name]
+    before, after = model.reach(net)
+    steps = before + after + 5
+    variables = noisy(net)
+    roll, context, valid = example((steps,), steps)
+    whole = np.asarray(forward(net)(variables, roll, context, valid)[0])[0]
+    predict_step = jax.jit(model.make_predict_step(variables, net))
+    padded = [jnp.pad(x, [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2)) for x in (roll, context, valid)]
+    for at in (0, 1, steps // 2, steps - 1):
+        found = predict_step(*(x[:, at : at + before + 1 + after] for x in padded))
+        np.testing.assert_allclose(found[0], whole[at], atol=1e-5 * np.abs(whole).max())
+
+
 # ------------------------------------------------------------------------------------- information barrier
 
 

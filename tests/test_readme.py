@@ -45,6 +45,8 @@ def test_every_command_runs(tmp_path):
         words = shlex.split(command)
         if "coconet_jax.train" in command:
             words += SHORT
+        elif "coconet_jax.evaluate" in command:
+            words = [word.replace("--full", "--max_frames=20") for word in words]
         elif "--checkpoint" in command:
             words = [word.replace("--num_samples=1000", "--num_samples=70") for word in words] + ["--num_steps=2"]
         done = subprocess.run(
@@ -58,4 +60,5 @@ def test_every_command_runs(tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert len(list((tmp_path / "study").glob("chorale_*.mid"))) == 17
     made = {path.name for path in tmp_path.iterdir()}
-    assert {"runs", "chorales", "harmonised", "chorales.npz", "melody.mid"} <= made
+    assert {"runs", "chorales", "harmonised", "chorales.npz", "melody.mid", "test.json"} <= made
+    assert (tmp_path / "evaluation" / "chorale_surprise.png").exists()

@@ -59,7 +59,7 @@ def test_notes_are_those_of_the_score_whatever_the_batch(tiny_config, tiny_varia
 
 
 def test_descriptions_count_bars_and_beats(piece):
-    note = surprise.Note(3, 18, 20, 48, -2.5, 0.1, 50, 0.6)
+    note = score.NoteSurprise(3, 18, 20, 48, -2.5, 0.1, 50, 0.6)
     found = surprise.describe(note, piece)
     assert (found["voice"], found["bar"], found["beat"], found["name"], found["likeliest"]) == (
         "bass",
