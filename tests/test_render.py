@@ -78,3 +78,26 @@ def test_pyplot_is_not_loaded(tmp_path):
     before = "matplotlib.pyplot" in sys.modules
     render.write_pianoroll(tmp_path / "a.png", _piece())
     assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_surprising_notes_are_darker_and_a_dot_shows_what_was_expected(tmp_path):
+    piece = _piece()
+
+    def notes(log_prob: float, likeliest: int) -> list[score.NoteSurprise]:
+        return [score.NoteSurprise(0, 0, 16, 72, log_prob, 0.5, likeliest, 0.9)]
+
+    render.write_surprise(tmp_path / "calm.png", piece, notes(-0.01, 72))
+    render.write_surprise(tmp_path / "again.png", piece, notes(-0.01, 72))
+    render.write_surprise(tmp_path / "dark.png", piece, notes(-9.0, 69))
+    assert (tmp_path / "calm.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    darkest, palest = (128, 0, 38), (255, 255, 204)  # ends of YlOrRd; the colour bar has a little of both
+    assert _share(tmp_path / "dark.png", darkest) > _share(tmp_path / "calm.png", darkest) + 0.01
+    assert _share(tmp_path / "calm.png", palest) > _share(tmp_path / "dark.png", palest) + 0.01
+    blue = (0, 114, 178)  # of the dots; the legend has one
+    assert _share(tmp_path / "dark.png", blue) > _share(tmp_path / "calm.png", blue) > 0
+
+
+def test_a_score_without_notes_has_a_picture_of_its_surprise_too(tmp_path):
+    silent = score.from_pitches(np.full((5, 4), -1, np.int16), meter=(3, 8))
+    render.write_surprise(tmp_path / "a.png", silent, [])
+    assert image.imread(tmp_path / "a.png").shape[1] > 100
