@@ -203,7 +203,7 @@ class Coconet(nn.Module):
             # Layers 1 and 2, 3 and 4, ... form residual pairs; the first and the last stand alone.
             ends_pair = n % 2 == 0 and 0 < n < len(specs) - 1
             if n % 2 == 1:
-                skip = x
+                skip = x = convolution.once(x, roll)
             if self.narrow:
                 valid = _crop(valid, spec)
                 skip = None if skip is None else _crop(skip, spec)

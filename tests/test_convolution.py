@@ -140,3 +140,39 @@ def test_gradients_keep_the_dtype(function, shape):
     outputs = jax.eval_shape(lambda *a: value_and_gradients(function, (1, 1), *a), x, kernel, cotangent)
     assert [o.dtype for o in outputs] == [jnp.bfloat16] * 3
     assert [o.shape for o in outputs] == [cotangent.shape, x.shape, kernel.shape]
+
+
+def residual_net(x: jax.Array, kernels: list[jax.Array]) -> jax.Array:
+    """Pairs of convolutions, each pair added to what came before it."""
+    for first, second in zip(kernels[::2], kernels[1::2], strict=True):
+        skip = x = convolution.once(x, kernels[0])
+        x = jax.nn.relu(convolution.full(x, first, (1, 1)))
+        x = jax.nn.relu(convolution.full(x, second, (1, 1)) + skip)
+    return x
+
+
+def test_once_is_the_identity_with_its_gradient():
+    x, kernel, grad = arrays(3, (3, 3, 4, 4), 4)
+    value, pull = jax.vjp(convolution.once, x, kernel)
+    np.testing.assert_array_equal(value, x)
+    back, none = pull(grad)
+    np.testing.assert_array_equal(back, grad)
+    assert not none.any()
+
+
+def test_a_residual_chain_takes_memory_that_does_not_grow_with_its_depth():
+    """Where sums are computed anew by each of their users, the outputs of all layers before are kept for that."""
+    x, kernel, _ = arrays(2, (3, 3, 4, 4), 4)
+
+    def temporary_bytes(depth: int) -> int:
+        memory = jax.jit(residual_net).lower(x, [kernel] * depth).compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
+
+    assert temporary_bytes(24) < 1.5 * temporary_bytes(8)
+
+
+def test_once_is_nothing_on_accelerators(monkeypatch):
+    x, kernel, _ = arrays(1, (3, 3, 4, 4), 4)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "gather" not in str(jax.make_jaxpr(convolution.once)(x, kernel))
