@@ -3,17 +3,15 @@
   python benchmarks/evaluate.py --checkpoint=checkpoints/small --data=chorales.npz
 
 Three ways take turns: the plain loop of tests/reference_nll.py (the whole piece goes through the compiled network for
-each note, on one device), windows of the network's reach in batches, and those with each layer cut to the steps that
+each note, on one device: of a CPU one core, where the other ways use all), windows of the network's reach in batches, and those with each layer cut to the steps that
 the frame still depends on, which is what the command does. Prints the largest difference and a Markdown table.
 """
 
 import argparse
-from collections.abc import Callable
 import pathlib
 import statistics
 import sys
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +24,6 @@ from coconet_jax import (
     estimates,
     likelihood,
     model,
-    orderings,
     pieces,
     provenance,
 )
@@ -37,27 +34,15 @@ import reference_nll
 ORDERING = 0
 
 
-Maker = Callable[[model.Variables, config.Model], model.PredictStep]
-
-
-def wide(variables: model.Variables, net: config.Model) -> model.PredictStep:
+def wide(net: config.Model) -> likelihood.Net:
     """The logits of a step from a window, every layer computed for the whole window."""
-    predict, before = model.make_predict(variables, net), model.reach(net)[0]
-    return lambda roll, context, valid: predict(roll, context, valid)[:, before]
+    before = model.reach(net)[0]
 
+    def make(variables: model.Variables) -> model.PredictStep:
+        predict = model.make_predict(variables, net)
+        return lambda roll, context, valid: predict(roll, context, valid)[:, before]
 
-def batched(loaded: checkpoint.Loaded, mesh: devices.Mesh, make: Maker) -> Callable[..., jax.Array]:
-    """The compiled scoring of a batch of rows with the logits of a step computed one way or the other."""
-    net = loaded.config.model
-
-    def body(variables: model.Variables, *args: Any) -> jax.Array:
-        found = likelihood.score_rows(make(variables, net), model.reach(net), *args)
-        return jax.lax.all_gather(found, devices.AXIS, tiled=True)
-
-    return devices.map_body(body, mesh, "shard_map", sharded=(False, False, True, False, False, False))
-
-
-MAKERS: dict[str, Maker] = {"windows in batches": wide, "each layer cut to what is needed": model.make_predict_step}
+    return likelihood.Net(make, model.reach(net))
 
 
 def main() -> None:
@@ -77,26 +62,27 @@ def main() -> None:
         mesh = devices.make_mesh()
         num_frames = likelihood.default_batch_size() * mesh.size
         frames = np.linspace(0, split.lengths[piece] - 1, num_frames).astype(int).tolist()
-        rows = devices.shard_rows(
-            likelihood.Rows(
-                np.full(num_frames, piece, np.int32),
-                np.array(frames, np.int32),
-                np.full(num_frames, ORDERING, np.int32),
-            ),
-            mesh,
+        rows = likelihood.Rows(
+            np.full(num_frames, piece, np.int32), np.array(frames, np.int32), np.full(num_frames, ORDERING, np.int32)
         )
-        weights, pieces_there = devices.replicate((loaded.variables, corpus), mesh)
         forward = jax.jit(model.make_predict(loaded.variables, loaded.config.model))
-        runs = {way: batched(loaded, mesh, make) for way, make in MAKERS.items()}
+        nets = {
+            "windows in batches": wide(loaded.config.model),
+            "each layer cut to what is needed": likelihood.net_of(loaded.config.model),
+        }
+        size = likelihood.default_batch_size()
+        runs = {
+            way: likelihood.prepare(likelihood.Scorer(loaded.variables, net, corpus, 0, size, mesh))
+            for way, net in nets.items()
+        }
 
         def loop(name: str) -> np.ndarray:
             return reference_nll.row(forward, corpus, piece, ORDERING, frames, name, 0)
 
         def score(way: str, name: str) -> np.ndarray:
             measure = estimates.MEASURES[name]
-            order = np.int32(list(orderings.ORDERS).index(measure.order))
-            feed = np.int32(likelihood.FEEDS.index(measure.feed))
-            return np.asarray(runs[way](weights, pieces_there, rows, order, feed, np.int32(0)))
+            protocol = likelihood.Protocol(measure.order, measure.feed)
+            return np.concatenate(list(likelihood.score(runs[way], rows, protocol)))
 
         worst = 0.0
         for name in estimates.MEASURES:

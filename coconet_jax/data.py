@@ -72,7 +72,8 @@ def read(config: config_lib.Data) -> pieces_lib.PieceSet:
     except ImportError as error:
         raise errors.InputError(
             f"data.dataset={config.dataset} needs {error.name}, which is not installed here; give a file made "
-            "elsewhere by python -m coconet_jax.chorales --export=FILE.npz (data.path=FILE.npz)"
+            "elsewhere by python -m coconet_jax.chorales --export=FILE.npz (train: "
+            "--config.data.path=FILE.npz, evaluate: --data=FILE.npz)"
         ) from None
     return chorales.load(
         config.dataset,

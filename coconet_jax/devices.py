@@ -92,17 +92,19 @@ def start_processes(mode: str, coordinator: str, num_processes: int, process_id:
 
 
 def join_processes(where: str) -> None:
-    """`start_processes` by the value of a flag: off, auto or host:port,P,K."""
-    if where in ("off", "auto"):
-        start_processes(where, "", 1, 0)
-        return
+    """`start_processes` by the value of the flag --distributed: off, auto or host:port,P,K."""
+    mode, coordinator, count, number = where, "", "1", "0"
+    if where not in ("off", "auto"):
+        mode, parts = "manual", where.split(",")
+        if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal() and int(parts[2]) < int(parts[1])):
+            raise errors.InputError(f"--distributed={where}: use off, auto or host:port,P,K with K = 0 to P - 1")
+        coordinator, count, number = parts
     try:
-        coordinator, count, number = where.split(",")
-        start_processes("manual", coordinator, int(count), int(number))
-    except ValueError as error:
-        if isinstance(error, errors.InputError):
-            raise
-        raise errors.InputError(f"--distributed={where}: use off, auto or host:port,P,K") from None
+        start_processes(mode, coordinator, int(count), int(number))
+    except errors.InputError:
+        raise errors.InputError(
+            f"--distributed={where}: the processes did not find each other; start all of them, or leave it out"
+        ) from None
 
 
 def make_mesh(num_devices: int = 0) -> Mesh:

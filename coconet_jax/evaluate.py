@@ -9,7 +9,6 @@ import dataclasses
 import json
 import pathlib
 import sys
-import time
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -37,10 +36,10 @@ from coconet_jax import (
     surprise,
     tables,
 )
+from coconet_jax import config as config_lib
 
 MAX_FRAMES: Final = 1000
 ORDERINGS: Final = 5
-_PACKAGES: Final = ("coconet-jax", "jax", "jaxlib", "flax", "numpy")
 _EXAMPLES = """examples:
   a model on the validation chorales, 1000 frames of them, for choosing:
     python -m coconet_jax.evaluate --checkpoint=runs/small
@@ -148,18 +147,32 @@ def _find_subject(args: argparse.Namespace, loaded: checkpoint.Loaded) -> tuple[
     grid = loaded.config.data.steps_per_quarter
     if args.score:
         piece = notation.read_satb(args.score, steps_per_quarter=grid, voices=args.voices)
-        for remark in piece.remarks:
+        for remark in piece.remarks if devices.is_lead() else ():
             print(f"note: {remark}")
         one = pieces.from_arrays([piece.pitches], [pathlib.Path(args.score).name])
         return Subject(one, np.zeros(1, np.int32), args.score), piece
     if args.samples:
         made = samples.load_samples(args.samples)
         _check_grid(made.steps_per_quarter, grid, f"--samples={args.samples}")
+        outside = made.pitches[~pianoroll.in_range(made.pitches)]
+        if outside.size or not made.pitches.size:
+            found = (
+                f"pitch {outside[0]}, outside {pianoroll.MIN_PITCH}..{pianoroll.MAX_PITCH}"
+                if outside.size
+                else "no notes"
+            )
+            raise errors.InputError(
+                f"--samples={args.samples} holds {found}; give samples of four voices in that range"
+            )
         split = pieces.from_arrays(list(made.pitches), [f"sample {n}" for n in made.sample_id.tolist()])
         return Subject(split, made.sample_id.astype(np.int32), f"samples in {args.samples}"), None
     trained = loaded.config.data
     chosen = {name: getattr(args, name) for name in ("dataset", "source", "data_dir") if getattr(args, name)}
     path = args.data or ("" if chosen else trained.path)
+    if path and not args.data and not pathlib.Path(path).exists():
+        raise errors.InputError(
+            f"{path}, which this net was trained on, is not there any more; give --data=FILE.npz or --dataset=music21"
+        )
     piece_set = data.read(dataclasses.replace(trained, path=path, **chosen))
     _check_grid(piece_set.steps_per_quarter, grid, f"the set {piece_set.source}")
     fold = piece_set.splits.get(args.split)
@@ -198,6 +211,14 @@ def _check(args: argparse.Namespace) -> None:
             raise errors.InputError(f"--{name}={value}: use {least} to {most}")
     if args.full and args.max_frames is not None:
         raise errors.InputError(f"--max_frames={args.max_frames} and --full do not go together; leave one out")
+    empty = [name for name, value in vars(args).items() if value == ""]
+    if empty:
+        raise errors.InputError(f"--{empty[0]}= is empty; give a value, or leave it out")
+    if args.json and pathlib.Path(args.json).is_dir():
+        raise errors.InputError(f"--json={args.json} is a folder; name a file in it")
+    others = [name for name in ("dataset", "source", "data_dir") if getattr(args, name)]
+    if args.data and others:
+        raise errors.InputError(f"--data={args.data} is a whole set; leave --{others[0]} out")
     if args.voices and not args.score:
         raise errors.InputError(f"--voices={args.voices} goes with --score alone")
     of_data = [name for name in ("data", "dataset", "source", "data_dir") if getattr(args, name)]
@@ -215,7 +236,8 @@ def _summarise(
         summary[name] = estimates.summarise(name, [piece for piece in log_probs if piece.shape[1]])
         if leaking is not None and leaking[num_frames > 0].any():
             clean = [p for p, leaks in zip(log_probs, leaking, strict=True) if p.shape[1] and not leaks]
-            summary[name]["without_leaks"] = estimates.summarise(name, clean)
+            if clean:
+                summary[name]["without_leaks"] = estimates.summarise(name, clean)
     return summary
 
 
@@ -241,13 +263,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     mesh = devices.make_mesh()
     batch_size = args.batch_size or likelihood.default_batch_size()
     on_device = likelihood.Corpus(subject.pieces.pitches, lengths, subject.number)
-    scorer = likelihood.prepare(likelihood.Scorer(loaded.variables, config, on_device, args.seed, batch_size, mesh))
+    net = likelihood.net_of(config)
+    scorer = likelihood.prepare(likelihood.Scorer(loaded.variables, net, on_device, args.seed, batch_size, mesh))
     report: dict[str, Any] = {
         "checkpoint": args.checkpoint,
         "step": loaded.step,
         "sha256": loaded.sha256,
         "num_parameters": model.num_params(loaded.variables),
-        "trained_on": loaded.config.data.dataset,
+        "trained_on": loaded.config.data.path or loaded.config.data.dataset,
         "data": subject.source,
         "data_sha256": checkpoint.digest(on_device),
         "steps_per_quarter": loaded.config.data.steps_per_quarter,
@@ -260,18 +283,19 @@ def _evaluate(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "dtype": args.dtype,
         "hardware": provenance.hardware(),
-        "versions": provenance.versions(_PACKAGES),
+        "versions": provenance.versions(),
         "commit": provenance.commit(),
         "command": provenance.command("coconet_jax.evaluate"),
     }
     if devices.is_lead():
         print("\n".join(tables.header(report)), flush=True)
-    fixed = [report[name] for name in ("sha256", "data_sha256", "seed", "n_orderings", "dtype")]
+    names_of_fixed = ("sha256", "data_sha256", "seed", "n_orderings", "dtype", "versions")
+    fixed = [likelihood.PROTOCOL, *(report[name] for name in names_of_fixed)]
     digest = checkpoint.digest([np.array(json.dumps(fixed)), *frames])
-    begun = time.monotonic()
-    found = evaluation.score_pieces(scorer, frames, names, args.orderings, folder, digest)
-    report["seconds"] = round(time.monotonic() - begun, 1)
-    report["measures"] = _summarise(found, subject, sizes)
+    stores = evaluation.score_pieces(scorer, frames, names, args.orderings, folder, digest)
+    report["seconds"] = round(sum(store.seconds for store in stores.values()), 1)
+    report["made_on"] = "; ".join(dict.fromkeys(store.made_on for store in stores.values()))
+    report["measures"] = _summarise({name: store.pieces() for name, store in stores.items()}, subject, sizes)
     if not devices.is_lead():
         return
     print("\n".join(tables.text(report)))
@@ -285,7 +309,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _write_surprise(
-    args: argparse.Namespace, piece: score.Score, loaded: checkpoint.Loaded, config: Any, batch_size: int
+    args: argparse.Namespace,
+    piece: score.Score,
+    loaded: checkpoint.Loaded,
+    config: config_lib.Model,
+    batch_size: int,
 ) -> None:
     """The heat map of a score and its numbers."""
     from coconet_jax import render  # matplotlib is wanted here alone

@@ -10,9 +10,10 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float32, Int32
 import numpy as np
 
-from coconet_jax import counter, devices, errors, estimates, files, likelihood, pianoroll
+from coconet_jax import counter, devices, errors, estimates, files, likelihood, provenance
 
-SAVE_SECONDS: Final = 20.0  # between two writings of what is done
+SAVE_SECONDS: Final = 20.0  # between two writings of what is done, at least
+_SAVE_SHARE: Final = 0.05  # of the time, at most
 
 
 def choose_frames(lengths: Int32[np.ndarray, " n"], most: int, seed: int) -> list[Int32[np.ndarray, " _"]]:
@@ -21,7 +22,9 @@ def choose_frames(lengths: Int32[np.ndarray, " n"], most: int, seed: int) -> lis
     if most >= total:
         return [np.arange(length, dtype=np.int32) for length in lengths]
     edges = np.arange(most + 1) * total // most
-    places = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
+    # numpy promises the same numbers for ever of this generator alone.
+    lots = np.random.RandomState(seed).random_sample(most)
+    places = edges[:-1] + (lots * np.diff(edges)).astype(np.int64)
     ends = np.cumsum(lengths)
     piece = np.searchsorted(ends, places, side="right")
     steps = (places - (ends - lengths)[piece]).astype(np.int32)
@@ -37,7 +40,7 @@ def score_pieces(
     digest: str,
     *,
     progress: bool = True,
-) -> dict[str, list[Float32[np.ndarray, "k _ i"]]]:
+) -> dict[str, "Store"]:
     """Log-probabilities of each measure at the frames of each piece, kept in a folder piece by piece.
 
     Args:
@@ -49,8 +52,11 @@ def score_pieces(
       digest: of all that the numbers follow from.
       progress: whether to show any.
     """
+    if devices.is_lead():
+        files.clean_up(files.make_folder(folder))
+    num_voices = scorer.corpus.pitches.shape[2]
     sizes = np.array([len(steps) for steps in frames])
-    stores = {name: Store(folder / f"{name}-{digest[:12]}.npz", sizes, num_orderings, scorer) for name in names}
+    stores = {name: Store(folder / f"{name}-{digest[:12]}.npz", sizes, (num_orderings, num_voices)) for name in names}
     rows = int(sizes.sum()) * num_orderings
     done = sum(int(sizes[store.done].sum()) * num_orderings for store in stores.values())
     with counter.counting(
@@ -59,11 +65,12 @@ def score_pieces(
         for name, store in stores.items():
             measure = estimates.MEASURES[name]
             todo = np.flatnonzero(~store.done & (sizes > 0))
+            store.begin()
             try:
                 _score_measure(scorer, frames, todo, likelihood.Protocol(measure.order, measure.feed), store, advance)
             finally:
                 store.save()
-    return {name: store.pieces() for name, store in stores.items()}
+    return stores
 
 
 def _score_measure(
@@ -74,7 +81,7 @@ def _score_measure(
     store: "Store",
     advance: Callable[[int], object],
 ) -> None:
-    k = store.num_orderings
+    k, num_voices = store.shape
     parts = [
         likelihood.Rows(
             np.full(k * len(frames[piece]), piece, np.int32),
@@ -86,7 +93,7 @@ def _score_measure(
     if not parts:
         return
     rows = likelihood.Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    waiting, found = list(todo.tolist()), np.zeros((0, pianoroll.NUM_VOICES), np.float32)
+    waiting, found = list(todo.tolist()), np.zeros((0, num_voices), np.float32)
     for batch in likelihood.score(scorer, rows, protocol):
         found = np.concatenate([found, batch])
         while waiting and len(found) >= k * len(frames[waiting[0]]):
@@ -101,24 +108,35 @@ class Store:
     """The log-probabilities of one measure: of finished pieces, in memory and in a file that is whole at any time.
 
     Of several processes the first one reads and writes the file, and tells the others which pieces are done.
+
+    Attributes:
+      shape: orderings and voices.
+      done: bool [n], the pieces that are finished.
+      seconds: that the finished pieces took, in all commands together.
+      made_on: the hardware that they were computed on.
     """
 
-    def __init__(self, path: pathlib.Path, sizes: np.ndarray, num_orderings: int, scorer: likelihood.Scorer):
-        self.path, self.num_orderings = path, num_orderings
+    def __init__(self, path: pathlib.Path, sizes: np.ndarray, shape: tuple[int, int]):
+        self.path, self.shape = path, shape
         self._ends = np.cumsum(sizes)
-        voices = scorer.corpus.pitches.shape[2]
-        self._log_probs = np.zeros((num_orderings, int(self._ends[-1]), voices), np.float32)
+        self._log_probs = np.zeros((shape[0], int(self._ends[-1]), shape[1]), np.float32)
         self.done = np.zeros(len(sizes), bool)
-        if devices.is_lead() and path.exists():
-            self._read()
+        self.seconds, self.made_on = 0.0, ""
+        if devices.is_lead():
+            self._merge()
         if jax.process_count() > 1:
             self.done = np.array(multihost_utils.broadcast_one_to_all(self.done), bool)
-        self._saved, self._dirty = time.monotonic(), False
+        self._begun = self._saved = time.monotonic()
+        self._pause, self._dirty = SAVE_SECONDS, False
 
-    def _read(self) -> None:
+    def _merge(self) -> None:
+        """Takes over what the file has and this object has not: an earlier command's, or one's that runs beside it."""
+        if not self.path.exists():
+            return
         try:
             with open(self.path, "rb") as raw, np.load(raw, allow_pickle=False) as stored:
                 log_probs, done = stored["log_probs"], stored["done"]
+                seconds, made_on = float(stored["seconds"]), str(stored["made_on"])
             fits = log_probs.shape == self._log_probs.shape and done.shape == self.done.shape
             if not fits or log_probs.dtype != np.float32 or done.dtype != bool or not np.isfinite(log_probs).all():
                 raise ValueError("it holds something else")
@@ -126,21 +144,48 @@ class Store:
             raise errors.InputError(
                 f"{self.path} is damaged ({error}); delete it and run the same command again"
             ) from None
-        self._log_probs, self.done = log_probs, done
+        for piece in np.flatnonzero(done & ~self.done).tolist():
+            self._log_probs[:, self._span(piece)] = log_probs[:, self._span(piece)]
+        if not self.done.any():
+            self.seconds = seconds
+        self.done |= done
+        self.made_on = _joined(made_on, self.made_on)
 
     def _span(self, piece: int) -> slice:
         return slice(int(self._ends[piece - 1]) if piece else 0, int(self._ends[piece]))
 
+    def begin(self) -> None:
+        """Starts the clock."""
+        self._begun = time.monotonic()
+
     def put(self, piece: int, log_probs: Float32[np.ndarray, "k m i"]) -> None:
+        """Adds a finished piece."""
         self._log_probs[:, self._span(piece)] = log_probs
         self.done[piece] = self._dirty = True
-        if time.monotonic() - self._saved > SAVE_SECONDS:
+        if time.monotonic() - self._saved > self._pause:
             self.save()
 
     def save(self) -> None:
-        if self._dirty and devices.is_lead():
-            files.replace_npz(self.path, log_probs=self._log_probs, done=self.done)
+        """Writes the file, if anything is new."""
+        if not self._dirty:
+            return
+        now = time.monotonic()
+        self.made_on = _joined(self.made_on, provenance.hardware())
+        self.seconds += now - self._begun
+        self._begun = now
+        if devices.is_lead():
+            self._merge()
+            files.replace_npz(
+                self.path, log_probs=self._log_probs, done=self.done, seconds=self.seconds, made_on=self.made_on
+            )
         self._saved, self._dirty = time.monotonic(), False
+        self._pause = max(SAVE_SECONDS, (self._saved - now) / _SAVE_SHARE)
 
     def pieces(self) -> list[Float32[np.ndarray, "k _ i"]]:
+        """Of each piece, zeros where it is not finished."""
         return [self._log_probs[:, self._span(piece)] for piece in range(len(self.done))]
+
+
+def _joined(*lists: str) -> str:
+    """Names with "; " between them, each once."""
+    return "; ".join(dict.fromkeys(name for names in lists for name in names.split("; ") if name))

@@ -3,12 +3,12 @@
 The unit of work is a row: one frame of one piece along one ordering. Its voices are predicted one after another, each
 from what comes before it in the ordering. A row needs the steps alone that the network's logits at the frame depend
 on, so rows of all pieces have one shape; pieces live on the device as small integers, and orderings, contexts and
-one-hot rolls are made there. The network is seen as `predict_step` alone (`model.make_predict_step`).
+one-hot rolls are made there. The network is seen as `predict_step` alone: what makes one from weights is in `Net`.
 """
 
 from collections.abc import Callable, Iterator
 import functools
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from coconet_jax import config as config_lib
 from coconet_jax import devices, model, orderings, pianoroll
 from coconet_jax.pianoroll import AnyArray
 
+PROTOCOL: Final = 1  # raised when the same arguments give other numbers: what is kept of earlier ones is not mixed in
 # What a frame's later voices see of its earlier ones.
 FEEDS: Final = ("truth", "argmax", "draw")
 _ORDERS: Final = tuple(orderings.ORDERS.values())
@@ -166,20 +167,33 @@ def default_batch_size() -> int:
     return 8 if devices.on_cpu() else 256
 
 
+class Net(NamedTuple):
+    """What makes a model's `predict_step` from its weights, and the steps before and after a step that it looks at."""
+
+    make_step: Callable[[Any], model.PredictStep]
+    reach: tuple[int, int]
+
+
+@functools.lru_cache(maxsize=8)
+def net_of(config: config_lib.Model) -> Net:
+    """Of a Coconet; the same object for the same config, so that it is compiled once."""
+    return Net(lambda variables: model.make_predict_step(variables, config), model.reach(config))
+
+
 class Scorer(NamedTuple):
     """A network and pieces, ready to be scored.
 
     Attributes:
-      variables: of the network.
-      model: the network.
+      weights: of the network.
+      net: the network.
       corpus: the pieces.
       seed: of the orderings.
       batch_size: rows at once on a device.
       mesh: the devices that share the rows, of all processes.
     """
 
-    variables: model.Variables
-    model: config_lib.Model
+    weights: Any
+    net: Net
     corpus: Corpus
     seed: int
     batch_size: int
@@ -189,9 +203,9 @@ class Scorer(NamedTuple):
 def prepare(scorer: Scorer) -> Scorer:
     """The same with weights and pieces on every device."""
     # From the host: what lies on a device of one process cannot go to those of another.
-    held = jax.tree.map(np.asarray, (scorer.variables, scorer.corpus))
+    held = jax.tree.map(np.asarray, (scorer.weights, scorer.corpus))
     replicated = devices.replicate(held, scorer.mesh)
-    return scorer._replace(variables=replicated[0], corpus=replicated[1])
+    return scorer._replace(weights=replicated[0], corpus=replicated[1])
 
 
 def score(scorer: Scorer, rows: Rows, protocol: Protocol) -> Iterator[Float32[np.ndarray, "r i"]]:
@@ -202,13 +216,13 @@ def score(scorer: Scorer, rows: Rows, protocol: Protocol) -> Iterator[Float32[np
     size = scorer.batch_size * scorer.mesh.size
     order = np.int32(list(orderings.ORDERS).index(protocol.order))
     feed = np.int32(FEEDS.index(protocol.feed))
-    run = _compiled(scorer.mesh, scorer.model)
+    run = _compiled(scorer.mesh, scorer.net)
     total = len(rows.piece)
     waiting: list[tuple[int, jax.Array]] = []
     for first in range(0, total, size):
         count = min(size, total - first)
         batch = Rows(*(_spread(np.resize(column[first : first + count], size), scorer.mesh) for column in rows))
-        waiting.append((count, run(scorer.variables, scorer.corpus, batch, order, feed, np.int32(scorer.seed))))
+        waiting.append((count, run(scorer.weights, scorer.corpus, batch, order, feed, np.int32(scorer.seed))))
         if len(waiting) > _IN_FLIGHT:
             count, found = waiting.pop(0)
             yield np.asarray(found)[:count]
@@ -223,19 +237,18 @@ def _spread(column: Int32[np.ndarray, " r"], mesh: devices.Mesh) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(mesh: devices.Mesh, config: config_lib.Model) -> Callable[..., jax.Array]:
+def _compiled(mesh: devices.Mesh, net: Net) -> Callable[..., jax.Array]:
     """One program for all pieces, orders and feeds, and for the weights of all checkpoints."""
 
     def body(
-        variables: model.Variables,
+        weights: Any,
         corpus: Corpus,
         rows: Rows,
         order: Int[Array, ""],
         feed: Int[Array, ""],
         seed: Int[Array, ""],
     ) -> Float32[Array, "r i"]:
-        predict_step = model.make_predict_step(variables, config)
-        found = score_rows(predict_step, model.reach(config), corpus, rows, order, feed, seed)
+        found = score_rows(net.make_step(weights), net.reach, corpus, rows, order, feed, seed)
         return jax.lax.all_gather(found, devices.AXIS, tiled=True)
 
     return devices.map_body(body, mesh, "shard_map", sharded=(False, False, True, False, False, False))

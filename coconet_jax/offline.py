@@ -20,7 +20,6 @@ import numpy as np
 from coconet_jax import counter, errors, files, provenance, samples, tasks
 
 CHUNK_SIZE: Final = 256  # unless it is asked for; not made of what depends on the devices at hand
-_PACKAGES: Final = ("coconet-jax", "jax", "jaxlib", "flax", "numpy")
 _OUR_NAMES: Final = ("num_samples", "chunk_size", "micro_batch")
 
 _log = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ def begin(
         "checkpoint_sha256": checkpoint_sha256,
         "request": describe(request, seed),
         "settings": dict(settings),
-        "versions": provenance.versions(_PACKAGES),
+        "versions": provenance.versions(),
     }
     manifest = json.loads(json.dumps(manifest, allow_nan=False))  # tuples are lists once they were read back
     if stored is not None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import pathlib
 import platform
 import re
+import shlex
 import subprocess
 import sys
 
@@ -13,8 +14,10 @@ import jax
 
 from coconet_jax import devices
 
+PACKAGES = ("coconet-jax", "jax", "jaxlib", "flax", "numpy")  # those on which numbers and samples depend
 
-def versions(packages: Sequence[str]) -> dict[str, str]:
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Of the packages that are installed."""
     found = {}
     for name in packages:
@@ -35,7 +38,7 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """The commit of the package's checkout, with "+" where files differ from it; the version outside of one."""
+    """The commit of the package's checkout, "+" where tracked files differ from it; the version outside of one."""
     folder = pathlib.Path(__file__).resolve().parent.parent
     with contextlib.suppress(OSError, subprocess.SubprocessError):
 
@@ -46,11 +49,11 @@ def commit() -> str:
             return done.stdout.strip()
 
         if git("ls-files", "pyproject.toml"):  # else the checkout of something around the package
-            changed = git("status", "--porcelain", "--untracked-files=no", "--", "coconet_jax")
+            changed = git("status", "--porcelain", "--untracked-files=no")
             return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     return versions(["coconet-jax"]).get("coconet-jax", "unknown")
 
 
 def command(module: str) -> str:
     """The command that is running, to be given again."""
-    return " ".join([f"python -m {module}", *sys.argv[1:]])
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])

@@ -167,7 +167,7 @@ def write_surprise(path: str | os.PathLike[str], piece: score.Score, notes: Sequ
     shown = [note.pitch for note in notes] + [note.likeliest for note in notes]
     low, high = (min(shown) - 2, max(shown) + 2) if shown else (58, 74)
     _shade_black_keys(axes, low, high)
-    for note in notes:
+    for note in sorted(notes, key=lambda note: -note.log_prob):  # of voices in unison the more surprising is on top
         other = note.likeliest != note.pitch
         box = patches.Rectangle(
             (note.start, note.pitch - 0.42), note.end - note.start, 0.84,

@@ -1,6 +1,6 @@
 """What the evaluation command prints: tables of a report, and the row that docs/results.md collects."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from coconet_jax import estimates, pianoroll
@@ -23,9 +23,9 @@ def header(report: Mapping[str, Any]) -> Iterator[str]:
         f"{report['num_parameters']:,} parameters), trained on {report['trained_on']}"
     )
     yield (
-        f"{report['data']}: {report['n_frames']} of {report['n_frames_of']} frames of {_count(report['n_pieces'])}, "
-        f"{report['steps_per_quarter']} steps per quarter; {report['n_orderings']} orderings, seed {report['seed']}, "
-        f"{report['dtype']}, {report['hardware']}"
+        f"{report['data']}: {report['n_frames']} of {report['n_frames_of']} frames of "
+        f"{_count(report['n_pieces'], 'piece')}, {_count(report['steps_per_quarter'], 'step')} per quarter; "
+        f"{_count(report['n_orderings'], 'ordering')}, seed {report['seed']}, {report['dtype']}, {report['hardware']}"
     )
 
 
@@ -33,19 +33,10 @@ def text(report: Mapping[str, Any]) -> Iterator[str]:
     """All numbers of a report for the terminal."""
     measures = report["measures"]
     whole = report["n_frames"] == report["n_frames_of"]
-    yield from _caption("all pieces", measures.values())
-    for name, entry in measures.items():
-        yield f"{estimates.MEASURES[name].title} [{name}]"
-        for average, title in _AVERAGES.items():
-            mark = "*" if (name, average) == estimates.PUBLISHED else ""
-            mark = "+" if average == "piece_ensemble" and not whole else mark
-            unit = estimates.MEASURES[name].unit
-            yield _row(f"  {title.format(unit=unit)}", mark, unit, entry[average])
+    yield from _rows("all pieces", measures, whole)
     clean = {name: entry["without_leaks"] for name, entry in measures.items() if "without_leaks" in entry}
     if clean:
-        yield from _caption("without pieces of which train has a near copy", clean.values())
-        for name, entry in clean.items():
-            yield _row(name, "", estimates.MEASURES[name].unit, entry)
+        yield from _rows("without pieces of which train has a near copy", clean, whole)
     yield ""
     if estimates.PUBLISHED[0] in measures:
         yield "* as the paper's 0.57 +- 0.01 was computed (test, sixteenths, 5 orderings); it is no joint likelihood"
@@ -54,18 +45,26 @@ def text(report: Mapping[str, Any]) -> Iterator[str]:
         yield "+ of few frames a piece, and too low as a rule: an ordering that suits a few frames is found more easily"
         yield "  than one that suits a piece; --full gives the true value"
     yield f"rests: {report['rest_cells']} of {report['cells']} cells cost nothing, as in the released code"
-    yield f"{report['seconds']} s"
+    yield f"{report['seconds']} s on {report['made_on']}, earlier commands that this one went on with included"
 
 
-def _caption(what: str, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    first = next(iter(entries))
+def _rows(what: str, measures: Mapping[str, Any], whole: bool) -> Iterator[str]:
+    first = next(iter(measures.values()))
+    counts = [_count(first["n_frames"], "frame"), _count(first["n_pieces"], "piece")]
     yield ""
-    yield f"nats, {what}: {first['n_frames']} frames, {_count(first['n_pieces'])}, {first['n_orderings']} orderings"
+    yield f"nats, {what}: {', '.join([*counts, _count(first['n_orderings'], 'ordering')])}"
     yield f"{'':<36}{'mean':>9}{'SEM frames':>12}{'over pieces':>13}{'SEM pieces':>12}{'per frame':>11}"
+    for name, entry in measures.items():
+        unit = estimates.MEASURES[name].unit
+        yield f"{estimates.MEASURES[name].title} [{name}]"
+        for average, title in _AVERAGES.items():
+            mark = "*" if (name, average) == estimates.PUBLISHED else ""
+            mark = "+" if average == "piece_ensemble" and not whole else mark
+            yield _row(f"  {title.format(unit=unit)}", mark, unit, entry[average])
 
 
-def _count(pieces: int) -> str:
-    return f"{pieces} piece{'' if pieces == 1 else 's'}"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _row(title: str, mark: str, unit: str, values: Mapping[str, Any]) -> str:
@@ -100,10 +99,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         cell("notewise_random", "one_ordering"),
         cell("notewise_chronological", "one_ordering", 4),
         cell("notewise_voices", "one_ordering"),
-        f"{report['hardware']}, {report['seconds']:.0f} s",
+        f"{report['made_on']}, {report['seconds']:.0f} s",
         f"{report['commit']}, `{report['command']}`",
     ]
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def surprises(notes: Sequence[Mapping[str, Any]], most: int = 8) -> Iterator[str]:

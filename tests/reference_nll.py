@@ -1,7 +1,8 @@
 """The likelihood of a piece by plain loops, one network pass after another: what coconet_jax.likelihood must equal.
 
 Written from the protocol (docs/likelihood.md), not from the package: contexts grow one note at a time as an ordering
-is walked through, and the whole piece goes through the network each time.
+is walked through, and the whole piece goes through the network each time. Only the drawing of orderings and lots is the
+package's own (`row`); tests/test_orderings.py and tests/test_likelihood.py look after their laws.
 """
 
 from collections.abc import Callable, Collection, Sequence

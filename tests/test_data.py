@@ -251,7 +251,8 @@ def test_a_machine_without_tfds_is_told_to_train_from_a_file(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     message = (
         r"^data\.dataset=music21 needs tensorflow_datasets, which is not installed here; give a file made "
-        r"elsewhere by python -m coconet_jax\.chorales --export=FILE\.npz \(data\.path=FILE\.npz\)$"
+        r"elsewhere by python -m coconet_jax\.chorales --export=FILE\.npz \(train: "
+        r"--config\.data\.path=FILE\.npz, evaluate: --data=FILE\.npz\)$"
     )
     with pytest.raises(errors.InputError, match=message):
         data.load(config.Data())

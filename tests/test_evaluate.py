@@ -59,7 +59,7 @@ def test_all_measures_of_a_split(run, leaky, tmp_path, capsys):
     report = json.loads((tmp_path / "all.json").read_text())
     assert list(report["measures"]) == list(estimates.MEASURES)
     assert (report["n_frames"], report["n_frames_of"], report["n_pieces"]) == (56, 56, 2)
-    assert report["data"] == "valid of toy" and report["trained_on"] == "music21"
+    assert report["data"] == "valid of toy" and report["trained_on"] == "music21"  # as the config of the run has it
     rests = sum(int((piece[:n] == -1).sum()) for piece, n in zip(*_valid(leaky), strict=True))
     assert report["rest_cells"] == rests > 0 and f"rests: {rests} of 224 cells" in output
     for name, entry in report["measures"].items():
@@ -89,7 +89,7 @@ def test_some_frames_and_a_row_for_the_collection(run, leaky, tmp_path, capsys):
     assert row.count("|") == tables.RESULTS_HEADER.count("|")
     assert "valid of toy" in row and "10 of 56" in row and "| - |" in row  # what was not asked for
     starred = [line for line in output.splitlines() if line.startswith("  ensemble per frame")]
-    assert len(starred) == 1 and " * " in starred[0]
+    assert len(starred) == 2 and all(" * " in line for line in starred)  # of all pieces and without the leaking one
 
 
 def test_samples_are_scored(run, tmp_path, capsys):
@@ -104,12 +104,78 @@ def test_samples_are_scored(run, tmp_path, capsys):
     assert code == 0 and "3 pieces" in output
     whole = json.loads((tmp_path / "s.json").read_text())
     assert "without_leaks" not in whole["measures"]["notewise_random"]
-    # A sample costs the same in any company.
+    # A sample costs the same in any company: its ordering follows from its number.
     rows: Any = {name: getattr(made, name)[1:2] for name in samples.Samples._fields[:4]}
     samples.write_samples(tmp_path, made._replace(**rows))
     assert call(capsys, *words, f"--json={tmp_path}/s.json", "--full")[0] == 0
     alone = json.loads((tmp_path / "s.json").read_text())["measures"]["notewise_random"]
-    assert alone["n_pieces"] == 1 and alone["mean"] != whole["measures"]["notewise_random"]["mean"]
+    kept = {}
+    for path in (tmp_path / "e").iterdir():
+        with np.load(path) as stored:
+            kept[len(stored["done"])] = stored["log_probs"]
+    np.testing.assert_allclose(kept[3][:, 16:32], kept[1], atol=2e-6)
+    assert alone["n_pieces"] == 1 and alone["mean"] == pytest.approx(-kept[1].mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("pitch", [90, 200, -5])
+def test_samples_that_the_net_cannot_represent_are_refused(run, tmp_path, capsys, pitch):
+    pitches = np.full((2, 8, 4), 60, np.int16)
+    pitches[1, 3, 2] = pitch
+    flags = np.zeros(pitches.shape, bool)
+    samples.write_samples(tmp_path, samples.Samples(pitches, flags, flags, np.arange(2), 0, 4))
+    code, _, error = call(capsys, f"--checkpoint={run}", f"--samples={tmp_path}", f"--out={tmp_path}/e")
+    assert code == 2 and f"holds pitch {pitch}, outside 36..81" in error
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 4), (2, 0, 4)])
+def test_samples_of_nothing_are_refused(run, tmp_path, capsys, shape):
+    flags = np.zeros(shape, bool)
+    made = samples.Samples(np.zeros(shape, np.int16), flags, flags, np.arange(shape[0]), 0, 4)
+    samples.write_samples(tmp_path, made)
+    code, _, error = call(capsys, f"--checkpoint={run}", f"--samples={tmp_path}", f"--out={tmp_path}/e")
+    assert code == 2 and "holds no notes" in error
+
+
+def test_frames_of_leaking_pieces_alone_are_no_mistake(run, toy_pieces, tmp_path, capsys):
+    (name,) = corpus.leaking_names("valid")[:1]
+    (first,) = (toy_pieces.splits["valid"].pitches[0][:20],)
+    only = {**toy_pieces.splits, "valid": pieces.from_arrays([first], [name])}
+    pieces.write_npz(tmp_path / "leaky.npz", toy_pieces._replace(splits=only))
+    words = (f"--checkpoint={run}", f"--data={tmp_path}/leaky.npz", "--max_frames=2", f"--out={tmp_path}/e")
+    code, output, _ = call(capsys, *words, "--measures=notewise_random", "--orderings=1")
+    assert code == 0 and "near copy" not in output
+
+
+@pytest.mark.parametrize("changed", ["--seed=1", "--orderings=2", "--dtype=bfloat16", "--data", "--checkpoint"])
+def test_what_was_kept_of_other_settings_is_not_mixed_in(
+    run, tiny_config, tiny_variables, toy_pieces, toy_path, tmp_path, capsys, changed
+):
+    words = {"--checkpoint": str(run), "--data": toy_path, "--out": f"{tmp_path}/e", "--measures": "notewise_random"}
+    words |= {"--max_frames": "6", "--orderings": "1"}
+    assert call(capsys, *(f"{flag}={value}" for flag, value in words.items()))[0] == 0
+    if changed == "--data":  # one note differs
+        valid = toy_pieces.splits["valid"]._replace(pitches=toy_pieces.splits["valid"].pitches.copy())
+        valid.pitches[0, 0, 0] += 1
+        pieces.write_npz(tmp_path / "b.npz", toy_pieces._replace(splits={**toy_pieces.splits, "valid": valid}))
+        changed = f"--data={tmp_path}/b.npz"
+    if changed == "--checkpoint":
+        moved = jax.tree.map(lambda leaf: leaf + 0.001, tiny_variables)
+        changed = f"--checkpoint={save_run(tmp_path / 'moved', tiny_config, moved)}"
+    flag, value = changed.split("=")
+    code, output, _ = call(capsys, *(f"{f}={v}" for f, v in (words | {flag: value}).items()))
+    assert code == 0 and "evaluating" in output
+    assert len(list((tmp_path / "e").iterdir())) == 2
+
+
+def test_a_set_that_is_gone_is_named_with_its_remedy(tiny_config, tiny_variables, tmp_path, capsys):
+    gone = dataclasses.replace(tiny_config, data=dataclasses.replace(tiny_config.data, path="gone.npz"))
+    folder = save_run(tmp_path / "run", gone, tiny_variables)
+    code, _, error = call(capsys, f"--checkpoint={folder}", f"--out={tmp_path}/e")
+    assert code == 2 and "gone.npz, which this net was trained on, is not there any more; give --data=FILE.npz" in error
+
+
+def test_the_collection_has_the_columns_of_a_row():
+    assert tables.RESULTS_HEADER in (conftest.REPOSITORY / "docs" / "results.md").read_text()
 
 
 def test_a_score_gets_a_heat_map_and_numbers(run, tmp_path, capsys):
@@ -146,6 +212,10 @@ def test_a_score_gets_a_heat_map_and_numbers(run, tmp_path, capsys):
         (["--checkpoint=RUN", "--samples=none"], "none holds no samples: it does not exist"),
         (["--checkpoint=RUN", "--samples=none", "--data=a.npz"], "--data names chorales, --samples and --score other"),
         (["--checkpoint=RUN", "--score=none.mid"], "none.mid"),
+        (["--checkpoint=RUN", "--data=TOY", "--dataset=jsb16th"], "is a whole set; leave --dataset out"),
+        (["--checkpoint=RUN", "--score="], "--score= is empty; give a value, or leave it out"),
+        (["--checkpoint=RUN", "--data=TOY", "--json=."], "--json=. is a folder; name a file in it"),
+        (["--checkpoint=RUN", "--distributed=localhost:1,2,2"], "with K = 0 to P - 1"),
         (["--checkpoint=RUN", "--voices=1,2,3,4"], "--voices=1,2,3,4 goes with --score alone"),
         (["--checkpoint=RUN", "--distributed=pod"], "--distributed=pod: use off, auto or host:port,P,K"),
         (["--checkpoint=RUN", "--data=TOY", "--out=TOY/sub"], "cannot write"),

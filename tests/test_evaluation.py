@@ -35,13 +35,14 @@ def scorer(tiny_config, tiny_variables, toy_pieces) -> likelihood.Scorer:
     split = toy_pieces.splits["train"]
     number = np.arange(len(split.lengths), dtype=np.int32)
     corpus = likelihood.Corpus(split.pitches, split.lengths, number)
-    made = likelihood.Scorer(tiny_variables, tiny_config.model, corpus, 0, 4, devices.make_mesh(2))
+    made = likelihood.Scorer(tiny_variables, likelihood.net_of(tiny_config.model), corpus, 0, 4, devices.make_mesh(2))
     return likelihood.prepare(made)
 
 
 def score(scorer: likelihood.Scorer, folder: Any, digest: str = "d", names: tuple[str, ...] = ("notewise_random",)):
     frames = evaluation.choose_frames(np.asarray(scorer.corpus.lengths), 40, 0)
-    return evaluation.score_pieces(scorer, frames, names, 2, folder, digest, progress=False)
+    stores = evaluation.score_pieces(scorer, frames, names, 2, folder, digest, progress=False)
+    return {name: store.pieces() for name, store in stores.items()}
 
 
 def test_each_piece_has_its_own_rows(scorer, tmp_path):
@@ -93,3 +94,49 @@ def test_a_damaged_file_is_named(scorer, tmp_path):
         errors.InputError, match=rf"{path.name} is damaged \(.*\); delete it and run the same command again"
     ):
         score(scorer, tmp_path)
+
+
+def test_work_is_kept_while_it_goes_on(scorer, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(evaluation, "_SAVE_SHARE", np.inf)
+    kept: list[int] = []
+    original = evaluation.files.replace_npz
+
+    def replace_npz(path: Any, **arrays: Any):
+        kept.append(int(arrays["done"].sum()))
+        return original(path, **arrays)
+
+    monkeypatch.setattr(evaluation.files, "replace_npz", replace_npz)
+    score(scorer, tmp_path)
+    assert kept == [1, 2, 3, 4, 5]
+
+
+def test_commands_beside_each_other_lose_nothing(tmp_path):
+    sizes = np.array([2, 3, 1])
+    path = tmp_path / "a.npz"
+    one, other = (evaluation.Store(path, sizes, (2, 4)) for _ in range(2))
+    ones = np.ones((2, 3, 4), np.float32)
+    one.put(1, ones)
+    one.put(2, 3 * ones[:, :1])
+    one.save()
+    other.put(0, 2 * ones[:, :2])
+    other.save()
+    found = evaluation.Store(path, sizes, (2, 4))
+    assert found.done.all()
+    assert [float(piece.mean()) for piece in found.pieces()] == [2, 1, 3]
+
+
+def test_seconds_and_hardware_of_earlier_commands_count(tmp_path, monkeypatch):
+    path, sizes, ones = tmp_path / "a.npz", np.array([1, 1]), np.ones((1, 1, 4), np.float32)
+    clock = [100.0]
+    monkeypatch.setattr(evaluation.time, "monotonic", lambda: clock[0])
+    for piece, machine in enumerate(("an abacus", "a slide rule")):
+        monkeypatch.setattr(evaluation.provenance, "hardware", lambda machine=machine: machine)
+        store = evaluation.Store(path, sizes, (1, 4))
+        store.begin()
+        clock[0] += 7.5
+        store.put(piece, ones)
+        store.save()
+    done = evaluation.Store(path, sizes, (1, 4))
+    assert done.seconds == 15
+    assert done.made_on == "an abacus; a slide rule"

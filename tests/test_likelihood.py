@@ -48,7 +48,7 @@ def score(
     num_devices: int = 2,
 ) -> np.ndarray:
     mesh = devices.make_mesh(num_devices)
-    scorer = likelihood.prepare(likelihood.Scorer(variables, config, corpus, seed, batch_size, mesh))
+    scorer = likelihood.prepare(likelihood.Scorer(variables, likelihood.net_of(config), corpus, seed, batch_size, mesh))
     return np.concatenate(list(likelihood.score(scorer, rows, protocol)))
 
 
@@ -221,16 +221,40 @@ def test_all_measures_of_all_pieces_are_one_program(tiny_config, tiny_variables,
     split = toy_pieces.splits["train"]
     corpus = corpus_of([split.pitches[n][: split.lengths[n]] for n in range(5)])
     scorer = likelihood.prepare(
-        likelihood.Scorer(tiny_variables, tiny_config.model, corpus, 0, 3, devices.make_mesh(1))
+        likelihood.Scorer(tiny_variables, likelihood.net_of(tiny_config.model), corpus, 0, 3, devices.make_mesh(1))
     )
     likelihood._compiled.cache_clear()
     for measure in estimates.MEASURES.values():
         rows = rows_of((piece, t, 0) for piece in range(5) for t in (0, 5))
         list(likelihood.score(scorer, rows, likelihood.Protocol(measure.order, measure.feed)))
-    assert likelihood._compiled(scorer.mesh, scorer.model)._cache_size() == 1  # type: ignore[attr-defined]
+    assert likelihood._compiled(scorer.mesh, scorer.net)._cache_size() == 1  # type: ignore[attr-defined]
 
 
 def test_a_draw_follows_its_lot():
     log_probs = jnp.log(jnp.asarray([[0.2, 0.3, 0.5] + [1e-30] * 43] * 5))
     lots = jnp.asarray([0.0, 0.199, 0.2, 0.5, 0.9999999])
     assert likelihood._draw(log_probs, lots).tolist() == [36, 36, 37, 38, 38]
+
+
+def test_lots_are_uniform_and_of_their_own_for_each_note_ordering_and_piece():
+    keys = [
+        likelihood.ordering_key(seed, jnp.int32(n), jnp.int32(o))
+        for seed, n, o in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+    ]
+    lots = np.array([[likelihood.draw_lots(key, jnp.int32(frame), 4) for frame in range(100)] for key in keys])
+    assert len(np.unique(lots)) == lots.size == 1600
+    assert abs(lots.mean() - 0.5) < 0.03 and abs(lots.std() - 12**-0.5) < 0.02
+    assert lots.min() >= 0 and lots.max() < 1
+
+
+@pytest.mark.parametrize("changed", ["seed", "number", "ordering"])
+def test_an_ordering_follows_from_seed_piece_and_number(lively, tiny_config, toy_pieces, changed):
+    piece = toy_pieces.splits["train"].pitches[1][:24]
+    protocol = likelihood.Protocol("random_variables", "truth")
+
+    def run(seed: int = 0, number: int = 3, ordering: int = 1) -> np.ndarray:
+        rows = rows_of((0, t, ordering) for t in range(24))
+        return score(lively, tiny_config.model, corpus_of([piece], [number]), rows, protocol, seed=seed)
+
+    np.testing.assert_array_equal(run(), run())
+    assert np.abs(run() - run(**{changed: 2})).max() > 0.1

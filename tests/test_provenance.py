@@ -1,6 +1,7 @@
 """Where numbers come from, told without asking the network."""
 
 import re
+import shlex
 import subprocess
 
 import conftest
@@ -27,5 +28,6 @@ def test_the_commit_is_the_checkouts_or_the_version():
 
 
 def test_the_command_can_be_given_again(monkeypatch):
-    monkeypatch.setattr(provenance.sys, "argv", ["x", "--a=1", "--b"])
-    assert provenance.command("coconet_jax.evaluate") == "python -m coconet_jax.evaluate --a=1 --b"
+    monkeypatch.setattr(provenance.sys, "argv", ["x", "--a=1", "--score=a b|c.mid"])
+    told = provenance.command("coconet_jax.evaluate")
+    assert shlex.split(told) == ["python", "-m", "coconet_jax.evaluate", "--a=1", "--score=a b|c.mid"]
