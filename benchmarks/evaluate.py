@@ -3,8 +3,9 @@
   python benchmarks/evaluate.py --checkpoint=checkpoints/small --data=chorales.npz
 
 Three ways take turns: the plain loop of tests/reference_nll.py (the whole piece goes through the compiled network for
-each note, on one device: of a CPU one core, where the other ways use all), windows of the network's reach in batches, and those with each layer cut to the steps that
-the frame still depends on, which is what the command does. Prints the largest difference and a Markdown table.
+each note, on one device: of a CPU one core, where the other ways use all), windows of the network's reach in batches,
+and those with each layer cut to the steps that the frame still depends on, which is what the command does. Prints the
+largest difference and a Markdown table.
 """
 
 import argparse

@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -55,10 +56,38 @@ def split_cpu(count: int) -> None:
     against 11.2 ms for one call of `small` on one chorale of 64 steps, 1074 against 910 ms for one of its training
     steps (benchmarks/cpu_devices.py; 2 cores of an AMD EPYC, jax 0.10.2).
     """
+    _order_for_memory()
     if not os.environ.get("JAX_NUM_CPU_DEVICES"):
         # After the first use of the CPU it is too late, and one device does as well.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", max(count, 1))
+
+
+def _order_for_memory() -> None:
+    """Has XLA order the operations of a CPU program so that few results are alive at once.
+
+    By default it orders them so that many could run at once, which a device of one core cannot: a training step of
+    `small` then takes 408 MB a core in place of 194, and the time to fault them in (benchmarks/cpu_memory.py).
+    """
+    flag, flags = "--xla_cpu_enable_concurrency_optimized_scheduler", os.environ.get("XLA_FLAGS", "")
+    # A flag that it does not know makes XLA abort: only for versions that were looked at.
+    if flag not in flags and (0, 10) <= jax.__version_info__ < (0, 13):
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}=false".strip()
+
+
+def use_huge_pages() -> None:
+    """Starts this command anew with large pages for its memory, where it runs on Linux and has none.
+
+    Each training step on CPU takes hundreds of megabytes from the system and gives them back; in pages of 4 kB that
+    is a fifth of its time (benchmarks/cpu_memory.py). glibc reads the setting when a process starts and never again.
+    To be called by a command before it does anything else. A GLIBC_TUNABLES that names glibc.malloc.hugetlb stays.
+    """
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if sys.platform != "linux" or "glibc.malloc.hugetlb" in tunables:
+        return
+    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, "glibc.malloc.hugetlb=1"]))
+    with contextlib.suppress(OSError):  # a convenience, as the compile cache is
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def start_processes(mode: str, coordinator: str, num_processes: int, process_id: int) -> None:

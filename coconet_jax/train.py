@@ -301,4 +301,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    devices.use_huge_pages()
     app.run(main, flags_parser=_parse)

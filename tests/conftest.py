@@ -16,6 +16,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Most of the time goes into compiling small programs once: less optimising makes the suite 2.5 times faster. The
 # quickstart, which CI runs too, has the programs as users have them.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")  # commands need not start twice
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402
