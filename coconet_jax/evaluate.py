@@ -9,7 +9,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import jax
 from jaxtyping import Float32, Int32
@@ -19,7 +19,6 @@ from coconet_jax import (
     checkpoint,
     corpus,
     counter,
-    data,
     devices,
     errors,
     estimates,
@@ -27,12 +26,11 @@ from coconet_jax import (
     files,
     likelihood,
     model,
-    notation,
     pianoroll,
     pieces,
     provenance,
-    samples,
     score,
+    subjects,
     surprise,
     tables,
 )
@@ -53,22 +51,6 @@ _EXAMPLES = """examples:
 Framewise NLL is in nats per frame (four voices, a sixteenth), notewise in nats per note of a frame. A rest costs
 nothing, as in the released code. Published, test, sixteenths: 0.57 +- 0.01 is framewise_released, averaged in
 probability over 5 orderings frame by frame."""
-
-
-class Subject(NamedTuple):
-    """What is evaluated.
-
-    Attributes:
-      pieces: see there.
-      number: of each piece, which settles its orderings.
-      source: where they come from, to be printed.
-      split: of a data set, else "".
-    """
-
-    pieces: pieces.Pieces
-    number: Int32[np.ndarray, " n"]
-    source: str
-    split: str = ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,53 +124,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _find_subject(args: argparse.Namespace, loaded: checkpoint.Loaded) -> tuple[Subject, score.Score | None]:
-    """What the flags name, on the grid of the net; and the score, where it is one."""
-    grid = loaded.config.data.steps_per_quarter
-    if args.score:
-        piece = notation.read_satb(args.score, steps_per_quarter=grid, voices=args.voices)
-        for remark in piece.remarks if devices.is_lead() else ():
-            print(f"note: {remark}")
-        one = pieces.from_arrays([piece.pitches], [pathlib.Path(args.score).name])
-        return Subject(one, np.zeros(1, np.int32), args.score), piece
-    if args.samples:
-        made = samples.load_samples(args.samples)
-        _check_grid(made.steps_per_quarter, grid, f"--samples={args.samples}")
-        outside = made.pitches[~pianoroll.in_range(made.pitches)]
-        if outside.size or not made.pitches.size:
-            found = (
-                f"pitch {outside[0]}, outside {pianoroll.MIN_PITCH}..{pianoroll.MAX_PITCH}"
-                if outside.size
-                else "no notes"
-            )
-            raise errors.InputError(
-                f"--samples={args.samples} holds {found}; give samples of four voices in that range"
-            )
-        split = pieces.from_arrays(list(made.pitches), [f"sample {n}" for n in made.sample_id.tolist()])
-        return Subject(split, made.sample_id.astype(np.int32), f"samples in {args.samples}"), None
-    trained = loaded.config.data
-    chosen = {name: getattr(args, name) for name in ("dataset", "source", "data_dir") if getattr(args, name)}
-    path = args.data or ("" if chosen else trained.path)
-    if path and not args.data and not pathlib.Path(path).exists():
-        raise errors.InputError(
-            f"{path}, which this net was trained on, is not there any more; give --data=FILE.npz or --dataset=music21"
-        )
-    piece_set = data.read(dataclasses.replace(trained, path=path, **chosen))
-    _check_grid(piece_set.steps_per_quarter, grid, f"the set {piece_set.source}")
-    fold = piece_set.splits.get(args.split)
-    if fold is None or not len(fold.lengths):
-        raise errors.InputError(f"{piece_set.source} has no {args.split} pieces; take another --split or --data")
-    number = np.arange(len(fold.lengths), dtype=np.int32)
-    return Subject(fold, number, f"{args.split} of {piece_set.source}", args.split), None
-
-
-def _check_grid(there: int, net: int, what: str) -> None:
-    if there != net:
-        raise errors.InputError(
-            f"{what} stands on {there} steps per quarter, this net was trained on {net}; take a net trained on {there}"
-        )
-
-
 def _measures(text: str) -> list[str]:
     names = list(estimates.MEASURES) if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
     unknown = [name for name in names if name not in estimates.MEASURES]
@@ -227,7 +162,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _summarise(
-    found: dict[str, list[Float32[np.ndarray, "k _ i"]]], subject: Subject, num_frames: np.ndarray
+    found: dict[str, list[Float32[np.ndarray, "k _ i"]]], subject: subjects.Subject, num_frames: np.ndarray
 ) -> dict[str, Any]:
     """All measures over all pieces with frames, and without those of which the training pieces hold a near copy."""
     leaking = np.isin(subject.pieces.names, corpus.leaking_names(subject.split)) if subject.split else None
@@ -239,6 +174,40 @@ def _summarise(
             if clean:
                 summary[name]["without_leaks"] = estimates.summarise(name, clean)
     return summary
+
+
+def _describe(
+    args: argparse.Namespace,
+    loaded: checkpoint.Loaded,
+    subject: subjects.Subject,
+    on_device: likelihood.Corpus,
+    frames: Sequence[Int32[np.ndarray, " _"]],
+) -> dict[str, Any]:
+    """What is known before the work: a report without its measures."""
+    lengths = subject.pieces.lengths
+    cells = np.concatenate([notes[steps] for notes, steps in zip(subject.pieces.pitches, frames, strict=True)])
+    return {
+        "checkpoint": args.checkpoint,
+        "step": loaded.step,
+        "sha256": loaded.sha256,
+        "num_parameters": model.num_params(loaded.variables),
+        "trained_on": loaded.config.data.path or loaded.config.data.dataset,
+        "data": subject.source,
+        "data_sha256": checkpoint.digest(on_device),
+        "steps_per_quarter": loaded.config.data.steps_per_quarter,
+        "n_pieces": len(lengths),
+        "n_frames": sum(len(steps) for steps in frames),
+        "n_frames_of": int(lengths.sum()),
+        "n_orderings": args.orderings,
+        "rest_cells": int((cells == pianoroll.REST).sum()),
+        "cells": int(cells.size),
+        "seed": args.seed,
+        "dtype": args.dtype,
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "command": provenance.command("coconet_jax.evaluate"),
+    }
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -255,38 +224,16 @@ def _evaluate(args: argparse.Namespace) -> None:
         jax.config.update("jax_default_matmul_precision", "float32")
     loaded = checkpoint.load(args.checkpoint, args.step)
     config = dataclasses.replace(loaded.config.model, dtype=args.dtype)
-    subject, piece = _find_subject(args, loaded)
+    subject, piece = subjects.from_flags(args, loaded)
     lengths = subject.pieces.lengths
     frames = evaluation.choose_frames(lengths, sys.maxsize if args.full else args.max_frames or MAX_FRAMES, args.seed)
     sizes = np.array([len(steps) for steps in frames])
-    cells = np.concatenate([notes[steps] for notes, steps in zip(subject.pieces.pitches, frames, strict=True)])
     mesh = devices.make_mesh()
     batch_size = args.batch_size or likelihood.default_batch_size()
     on_device = likelihood.Corpus(subject.pieces.pitches, lengths, subject.number)
     net = likelihood.net_of(config)
     scorer = likelihood.prepare(likelihood.Scorer(loaded.variables, net, on_device, args.seed, batch_size, mesh))
-    report: dict[str, Any] = {
-        "checkpoint": args.checkpoint,
-        "step": loaded.step,
-        "sha256": loaded.sha256,
-        "num_parameters": model.num_params(loaded.variables),
-        "trained_on": loaded.config.data.path or loaded.config.data.dataset,
-        "data": subject.source,
-        "data_sha256": checkpoint.digest(on_device),
-        "steps_per_quarter": loaded.config.data.steps_per_quarter,
-        "n_pieces": len(lengths),
-        "n_frames": int(sizes.sum()),
-        "n_frames_of": int(lengths.sum()),
-        "n_orderings": args.orderings,
-        "rest_cells": int((cells == pianoroll.REST).sum()),
-        "cells": int(cells.size),
-        "seed": args.seed,
-        "dtype": args.dtype,
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-        "command": provenance.command("coconet_jax.evaluate"),
-    }
+    report = _describe(args, loaded, subject, on_device, frames)
     if devices.is_lead():
         print("\n".join(tables.header(report)), flush=True)
     names_of_fixed = ("sha256", "data_sha256", "seed", "n_orderings", "dtype", "versions")
