@@ -9,7 +9,6 @@ Prints a Markdown table of medians.
 import argparse
 import os
 import pathlib
-import runpy
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ STEPS = 8
 def train(recipe: str, data_path: str) -> None:
     """What a process does: prints the seconds of its steps, and the megabytes of a device's program."""
     import jax
+    import measuring
 
     from coconet_jax import checkpoint, data, devices, state, steps
     from coconet_jax import config as config_lib
@@ -38,7 +38,7 @@ def train(recipe: str, data_path: str) -> None:
     checkpoint.quiet()
     devices.split_cpu(devices.num_cores())
     devices.use_compile_cache()
-    config = config_lib.from_mapping(runpy.run_path(recipe)["get_config"]())
+    config = measuring.load_recipe(recipe)
     mesh = devices.make_mesh()
     pieces = data.load(config_lib.Data(path=data_path)).splits["train"]
     resident = devices.replicate(data.make_resident(pieces, config.data), mesh)

@@ -7,26 +7,16 @@ Prints one line of JSON: medians over alternating rounds, their ratio, hardware 
 
 import argparse
 import functools
-import importlib.util
 import json
 import platform
 import statistics
 import time
 
 import jax
+import measuring
 
-from coconet_jax import config as config_lib
 from coconet_jax import data, devices, pieces, steps
 from coconet_jax import state as state_lib
-
-
-def load_recipe(path: str) -> config_lib.Config:
-    """The frozen config of a recipe such as configs/cpu.py."""
-    spec = importlib.util.spec_from_file_location("recipe", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return config_lib.from_mapping(module.get_config())
 
 
 def main() -> None:
@@ -40,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.cpu_devices:
         jax.config.update("jax_num_cpu_devices", args.cpu_devices)
-    config = load_recipe(args.config)
+    config = measuring.load_recipe(args.config)
     mesh = devices.make_mesh()
     resident = data.make_resident(pieces.read_npz(args.data).splits["train"], config.data)
     source = devices.replicate(resident, mesh)

@@ -7,8 +7,6 @@ One core, one device; the two ways take turns. Prints a Markdown table of median
 
 import argparse
 from collections.abc import Callable
-import pathlib
-import runpy
 import statistics
 import time
 from typing import Any
@@ -16,6 +14,7 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 
 from coconet_jax import config as config_lib
@@ -46,8 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each way (default: 7)")
     args = parser.parse_args()
     with errors.exit_on_input_error():
-        recipe = runpy.run_path(str(pathlib.Path(args.config)))["get_config"]()
-        net = config_lib.from_mapping(recipe).model
+        net = measuring.load_recipe(args.config).model
         print(
             f"{args.config}, {args.batch} x {args.steps} steps, {provenance.hardware()}, commit {provenance.commit()}\n"
         )

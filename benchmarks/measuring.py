@@ -1,0 +1,133 @@
+"""What the benchmarks share: the machine's own speed, counted operations, medians, JSON and Markdown."""
+
+from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+import json
+import pathlib
+import shlex
+import statistics
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coconet_jax import config as config_lib
+from coconet_jax import devices, files, model, pianoroll, provenance
+
+
+def load_recipe(path: str) -> config_lib.Config:
+    """The frozen config of a recipe such as configs/cpu.py."""
+    spec = importlib.util.spec_from_file_location("recipe", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return config_lib.from_mapping(module.get_config())
+
+
+def forward_flops(net: config_lib.Model, batch: int, steps: int) -> int:
+    """Multiplications and additions of the convolutions of one forward pass, each counted; all else is left out."""
+    total, channels = 0, 2 * pianoroll.NUM_VOICES
+    for spec in model.layer_specs(net):
+        if spec.separable:
+            splits = net.pointwise_splits if spec.features == net.num_filters else 1
+            total += spec.kernel**2 * channels + channels * spec.features // splits
+        else:
+            total += spec.kernel**2 * channels * spec.features
+        channels = spec.features
+    return 2 * total * batch * steps * pianoroll.NUM_PITCHES
+
+
+def training_flops(net: config_lib.Model, batch: int, steps: int) -> int:
+    """Of a training step: forward, and as much again for the kernels and for the inputs (not those of the net)."""
+    first = model.layer_specs(net)[0]
+    inputs = 2 * first.kernel**2 * 2 * pianoroll.NUM_VOICES * first.features * batch * steps * pianoroll.NUM_PITCHES
+    return 3 * forward_flops(net, batch, steps) - inputs
+
+
+def peak_flops(dtype: Any, mesh: devices.Mesh, size: int = 0) -> float:
+    """Operations a second of a matrix product on all devices at once, the best of a few: the machine's own limit."""
+    size = size or (1536 if devices.on_cpu() else 8192)
+    count = 4 if devices.on_cpu() else 32
+
+    def chain(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, count, lambda _, x: (x @ b) * jnp.asarray(1 / size, dtype), a)
+
+    spec = devices.PartitionSpec(devices.AXIS)
+    run = jax.jit(jax.shard_map(chain, mesh=mesh, in_specs=(spec, devices.PartitionSpec()), out_specs=spec))
+    a, b = jnp.ones((size * mesh.size, size), dtype), jnp.ones((size, size), dtype)
+    seconds = [clock(lambda: run(a, b)) for _ in range(6)][1:]
+    return 2 * size**3 * count * mesh.size / min(seconds)
+
+
+def clock(run: Callable[[], Any]) -> float:
+    """Seconds until the result is there."""
+    begun = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begun
+
+
+def in_turns(ways: Mapping[Any, Callable[[], Any]], rounds: int) -> dict[Any, list[float]]:
+    """Seconds of each way, which take turns, so that a busy minute falls on all of them; the first turn is left out."""
+    found: dict[Any, list[float]] = {way: [] for way in ways}
+    for turn in range(rounds + 1):
+        for way, run in ways.items():
+            seconds = clock(run)
+            if turn:
+                found[way].append(seconds)
+    return found
+
+
+def random_pieces(count: int, steps: int) -> np.ndarray:
+    """Pitches int8 [n,t,4] of no meaning: speed does not depend on the music."""
+    return np.random.default_rng(0).integers(40, 80, (count, steps, pianoroll.NUM_VOICES)).astype(np.int8)
+
+
+def temporary_megabytes(compiled: Any) -> float:
+    """What a device holds between the operations of a compiled program, arguments and results apart."""
+    return compiled.memory_analysis().temp_size_in_bytes / 1e6
+
+
+def xla_flops(compiled: Any) -> float:
+    """XLA's own count of a compiled program, of one device; nan where it gives none."""
+    analysis = compiled.cost_analysis()
+    return float((analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", np.nan))
+
+
+def finish(name: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], json_path: str | None) -> None:
+    """Prints rows as a Markdown table, and writes them with the machine, versions and commit.
+
+    Args:
+      name: of the benchmark.
+      rows: numbers by key; "seconds" is a list of all turns.
+      columns: of the table: a row's key -> its title.
+      json_path: file for all numbers, if any.
+    """
+    report = {
+        "benchmark": name,
+        "hardware": provenance.hardware(),
+        "devices": jax.device_count(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "command": shlex.join(["python", *sys.argv]),
+        "rows": list(rows),
+    }
+    print(f"\n{report['hardware']}, {report['devices']} devices, jax {jax.__version__}, commit {report['commit']}\n")
+    print("| " + " | ".join(columns.values()) + " |\n|" + " --- |" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(_cell(row.get(key)) for key in columns) + " |")
+    if json_path:
+        files.replace(pathlib.Path(json_path), (json.dumps(report, indent=1) + "\n").encode())
+        print(f"\nwrote {json_path}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return "-" if value is None else str(value)
+
+
+def median(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds)

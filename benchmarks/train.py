@@ -1,0 +1,122 @@
+"""Speed of training: examples a second and share of the machine's matrix-product speed, over nets and batches.
+
+  python benchmarks/train.py --configs=configs/small.py --batches=16,32
+  python benchmarks/train.py --configs=configs/paper.py,configs/small.py,configs/separable.py --dtypes=float32,bfloat16
+
+Random notes, as speed does not depend on them. What is compared takes turns in one run.
+"""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import time
+from typing import Any
+
+import jax
+import measuring
+
+from coconet_jax import config as config_lib
+from coconet_jax import data, devices, errors, pieces, steps
+from coconet_jax import state as state_lib
+
+COLUMNS = {
+    "config": "Recipe",
+    "dtype": "dtype",
+    "map": "Map",
+    "batch": "Batch",
+    "crop": "Steps",
+    "milliseconds": "A training step, median, ms",
+    "examples_per_second": "Examples/s",
+    "share_of_peak": "Share of matmul peak",
+    "counted_over_xla": "Counted / XLA's FLOPs",
+    "compile_seconds": "Compiling, s",
+    "temporary_megabytes": "Memory a device, MB",
+}
+
+
+class Run:
+    """A compiled training step with its state."""
+
+    def __init__(self, config: config_lib.Config, mesh: devices.Mesh):
+        made = measuring.random_pieces(64, 2 * config.data.crop_steps)
+        split = pieces.from_arrays(list(made), [str(n) for n in range(len(made))])
+        self._source = devices.replicate(data.make_resident(split, config.data), mesh)
+        body = functools.partial(steps.train_step, config=config)
+        self._step = devices.map_body(body, mesh, config.parallel, sharded=(False, False), donate=(0,))
+        self._state = devices.replicate(state_lib.create(jax.random.key(0), config), mesh)
+        self.row: dict[str, Any] = {}
+        begun = time.perf_counter()
+        if config.parallel != "pmap":
+            compiled = self._step.lower(self._state, self._source).compile()  # type: ignore[attr-defined]
+            self._step = compiled
+            self.row["temporary_megabytes"] = measuring.temporary_megabytes(compiled)
+            counted = measuring.training_flops(config.model, config.train.batch_size, config.data.crop_steps)
+            self.row["counted_over_xla"] = counted / mesh.size / measuring.xla_flops(compiled)
+        else:
+            self()
+        self.row["compile_seconds"] = time.perf_counter() - begun
+
+    def __call__(self) -> Any:
+        """One step."""
+        self._state, metrics = self._step(self._state, self._source)
+        return metrics
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", default="configs/small.py", help="recipes (default: configs/small.py)")
+    parser.add_argument("--batches", default="16", help="batch sizes (default: 16)")
+    parser.add_argument("--crops", default="64", help="steps of a crop (default: 64)")
+    parser.add_argument("--dtypes", default="float32", help="of activations (default: float32)")
+    parser.add_argument("--maps", default="shard_map", help="shard_map, pmap (default: shard_map)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
+    parser.add_argument("--json", help="file for all numbers")
+    args = parser.parse_args()
+    devices.split_cpu(devices.num_cores())
+    devices.use_compile_cache()
+    with errors.exit_on_input_error():
+        mesh = devices.make_mesh()
+        runs: dict[tuple[str, str, str, int, int], Run] = {}
+        choices = (args.configs, args.dtypes, args.maps, args.batches, args.crops)
+        for recipe, dtype, parallel, batch, crop in itertools.product(*(text.split(",") for text in choices)):
+            config = measuring.load_recipe(recipe)
+            config = dataclasses.replace(
+                config,
+                data=dataclasses.replace(config.data, crop_steps=int(crop)),
+                model=dataclasses.replace(config.model, dtype=dtype),
+                train=dataclasses.replace(config.train, batch_size=int(batch)),
+                parallel=parallel,
+            )
+            runs[recipe, dtype, parallel, int(batch), int(crop)] = Run(config, mesh)
+        peaks = {dtype: measuring.peak_flops(dtype, mesh) for dtype in args.dtypes.split(",")}
+        seconds = measuring.in_turns(runs, args.rounds)
+        peaks = {dtype: max(peak, measuring.peak_flops(dtype, mesh)) for dtype, peak in peaks.items()}
+        rows = []
+        for (recipe, dtype, parallel, batch, crop), found in seconds.items():
+            flops = measuring.training_flops(measuring.load_recipe(recipe).model, batch, crop)
+            median = measuring.median(found)
+            rows.append(
+                {
+                    "config": recipe,
+                    "dtype": dtype,
+                    "map": parallel,
+                    "batch": batch,
+                    "crop": crop,
+                    "milliseconds": 1e3 * median,
+                    "examples_per_second": batch / median,
+                    "share_of_peak": flops / median / peaks[dtype],
+                    "flops": flops,
+                    "peak_flops": peaks[dtype],
+                    "seconds": found,
+                    **runs[recipe, dtype, parallel, batch, crop].row,
+                }
+            )
+        for dtype, peak in peaks.items():
+            print(f"matrix product, {dtype}: {peak / 1e9:.0f} GFLOP/s on all devices")
+        measuring.finish("train", rows, COLUMNS, args.json)
+
+
+if __name__ == "__main__":
+    main()
