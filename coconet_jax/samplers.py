@@ -63,7 +63,7 @@ class Phase(NamedTuple):
     inputs: Inputs
 
 
-def chain_keys(seed: int, chains: Int[AnyArray, " b"]) -> Key[Array, " b"]:
+def chain_keys(seed: int | Int[Array, ""], chains: Int[AnyArray, " b"]) -> Key[Array, " b"]:
     """One key a chain, from the seed and the chain's number alone: asking for more chains changes none."""
     return jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(chains)
 
