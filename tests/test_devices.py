@@ -1,6 +1,8 @@
 """One body, mapped either way over any number of devices; and how a mesh or a set of processes is refused."""
 
 import logging
+import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -194,3 +196,57 @@ def test_without_a_place_for_the_cache_all_goes_on(settings, tmp_path):
     (tmp_path / "file").touch()
     devices.use_compile_cache(str(tmp_path / "file" / "cache"))
     assert settings == {}
+
+
+@pytest.fixture
+def restarts(monkeypatch) -> list[list[str]]:
+    """The commands that a process would have become."""
+    found: list[list[str]] = []
+    monkeypatch.setattr(devices.os, "execv", lambda program, words: found.append(words))
+    monkeypatch.setattr(devices.sys, "platform", "linux")
+    monkeypatch.setattr(devices.sys, "orig_argv", ["python", "-m", "coconet_jax.train", "--workdir=a b"])
+    return found
+
+
+@pytest.mark.parametrize("before, after", [("", ""), ("glibc.malloc.check=1", "glibc.malloc.check=1:")])
+def test_a_command_starts_anew_with_huge_pages_once(restarts, monkeypatch, before, after):
+    monkeypatch.setenv("GLIBC_TUNABLES", before)
+    devices.use_huge_pages()
+    assert restarts == [[sys.executable, "-m", "coconet_jax.train", "--workdir=a b"]]
+    assert os.environ["GLIBC_TUNABLES"] == f"{after}glibc.malloc.hugetlb=1"
+    devices.use_huge_pages()  # what it has become
+    assert len(restarts) == 1
+
+
+def test_pages_that_the_user_chose_stay_and_other_systems_have_none(restarts, monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    devices.use_huge_pages()
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    monkeypatch.setattr(devices.sys, "platform", "darwin")
+    devices.use_huge_pages()
+    assert not restarts and "GLIBC_TUNABLES" not in os.environ
+
+
+def test_a_command_that_cannot_start_anew_goes_on(restarts, monkeypatch):
+    def refuse(program: str, words: list[str]) -> None:
+        raise OSError("no")
+
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    monkeypatch.setattr(devices.os, "execv", refuse)
+    devices.use_huge_pages()
+
+
+def test_operations_are_ordered_for_memory_where_xla_knows_how(monkeypatch):
+    flag = "--xla_cpu_enable_concurrency_optimized_scheduler"
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=a")
+    devices.split_cpu(2)
+    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=a {flag}=false"
+    devices.split_cpu(2)
+    assert os.environ["XLA_FLAGS"].count(flag) == 1
+    monkeypatch.setenv("XLA_FLAGS", f"{flag}=true")
+    devices.split_cpu(2)
+    assert os.environ["XLA_FLAGS"] == f"{flag}=true"
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(devices.jax, "__version_info__", (0, 99, 0))
+    devices.split_cpu(2)
+    assert "XLA_FLAGS" not in os.environ
