@@ -1,0 +1,287 @@
+"""The same nets, loss and Gibbs step in PyTorch, timed against ours in turns, with the same weights and equal outputs.
+
+  python benchmarks/peer_torch.py --configs=configs/small.py --batch=16
+
+Needs torch. Written plainly but as PyTorch does best: channels last, inference mode, fused Adam, autocast or
+torch.compile where asked for (--torch_compile). PyTorch's training step draws no crops and keeps no average, ours does.
+Prints the largest differences and a Markdown table of ratios.
+"""
+
+import argparse
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import measuring
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from coconet_jax import config as config_lib
+from coconet_jax import data, devices, errors, generate, model, objective, pianoroll, pieces, steps, tasks
+from coconet_jax import state as state_lib
+
+COLUMNS = {
+    "config": "Recipe",
+    "what": "What",
+    "batch": "Batch",
+    "steps": "Steps",
+    "ours": "Ours: median, ms",
+    "torch": "PyTorch: median, ms",
+    "ratio": "PyTorch / ours",
+    "share_of_peak": "Ours, share of matmul peak",
+}
+
+
+class Layer(nn.Module):
+    """Convolution (full, or depthwise and pointwise), BatchNorm, residual, activation."""
+
+    def __init__(self, channels: int, spec: model.LayerSpec, net: config_lib.Model):
+        super().__init__()
+        span = [(spec.kernel - 1) * d for d in spec.dilation]
+        # functional.pad counts from the last axis: pitch first, then time; an even kernel reaches right and up.
+        self.pad = (span[1] // 2, span[1] - span[1] // 2, span[0] // 2, span[0] - span[0] // 2)
+        self.same = spec.kernel % 2 == 1
+        padding = (span[0] // 2, span[1] // 2) if self.same else 0
+        options: dict[str, Any] = {"dilation": spec.dilation, "padding": padding, "bias": False}
+        if spec.separable:
+            splits = net.pointwise_splits if spec.features == net.num_filters else 1
+            self.depthwise = nn.Conv2d(channels, channels, spec.kernel, groups=channels, **options)
+            self.pointwise = nn.Conv2d(channels, spec.features, 1, groups=splits, bias=False)
+        else:
+            self.full = nn.Conv2d(channels, spec.features, spec.kernel, **options)
+        self.separable = spec.separable
+        self.norm = nn.BatchNorm2d(spec.features, net.bn_epsilon, 1 - net.bn_momentum)
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor | None, activate: bool) -> torch.Tensor:
+        if not self.same:
+            x = functional.pad(x, self.pad)
+        x = self.pointwise(self.depthwise(x)) if self.separable else self.full(x)
+        x = self.norm(x)
+        if skip is not None:
+            x = x + skip
+        return functional.relu(x) if activate else x
+
+
+class Coconet(nn.Module):
+    """Both architectures on [b, channels, t, p]."""
+
+    def __init__(self, net: config_lib.Model):
+        super().__init__()
+        specs = model.layer_specs(net)
+        channels = [2 * pianoroll.NUM_VOICES, *(spec.features for spec in specs)]
+        self.layers = nn.ModuleList([Layer(c, spec, net) for c, spec in zip(channels, specs, strict=False)])
+        if net.pitch_embedding:
+            self.rows = nn.Parameter(torch.zeros(1, net.num_filters, 1, pianoroll.NUM_PITCHES))
+            self.bias = nn.Parameter(torch.zeros(1, pianoroll.NUM_VOICES, 1, pianoroll.NUM_PITCHES))
+        self.embedded = net.pitch_embedding
+
+    def forward(self, roll: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Logits [b, i, t, p] of one-hot notes [b, i, t, p] and what is given of them [b, i, t]."""
+        given = context[..., None].to(roll.dtype).expand_as(roll)
+        x = torch.cat([roll * given, given], dim=1).contiguous(memory_format=torch.channels_last)
+        skip, last = None, len(self.layers) - 1
+        for n, layer in enumerate(self.layers):
+            if n % 2 == 1:
+                skip = x
+            x = layer(x, skip if n % 2 == 0 and 0 < n < last else None, n < last)
+            if n == 0 and self.embedded:
+                x = x + self.rows
+        return x + 10 * self.bias if self.embedded else x
+
+
+def copy_weights(to: Coconet, variables: model.Variables) -> None:
+    """Ours into PyTorch's layouts."""
+    params, stats = (jax.tree.map(np.asarray, variables[name]) for name in ("params", "batch_stats"))
+
+    def put(parameter: torch.Tensor, array: np.ndarray) -> None:
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(np.array(array)))
+
+    for n, layer in enumerate(to.layers):
+        ours, running = params[f"layer_{n:02d}"], stats[f"layer_{n:02d}"]["norm"]
+        if layer.separable:
+            put(layer.depthwise.weight, ours["depthwise"].transpose(2, 0, 1)[:, None])
+            put(layer.pointwise.weight, ours["pointwise"]["kernel"].transpose(3, 2, 0, 1))
+        else:
+            put(layer.full.weight, ours["kernel"].transpose(3, 2, 0, 1))
+        put(layer.norm.weight, ours["norm"]["scale"])
+        put(layer.norm.bias, ours["norm"]["bias"])
+        put(layer.norm.running_mean, running["mean"])
+        put(layer.norm.running_var, running["var"])
+    if to.embedded:
+        put(to.rows, params["pitch_embedding"].T[None, :, None])
+        put(to.bias, params["pitch_bias"].T[None, :, None])
+
+
+def loss(logits: torch.Tensor, roll: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Nats per variable, each example weighted as `objective.nll_per_variable` does."""
+    nll = -(functional.log_softmax(logits, dim=3) * roll).sum(3)
+    return ((nll * target).sum((1, 2)) / target.sum((1, 2))).mean()
+
+
+class Trainer:
+    """PyTorch's training step on a batch that stays the same."""
+
+    def __init__(self, net: Coconet, roll: torch.Tensor, context: torch.Tensor, config: config_lib.Train):
+        self.net, self.roll, self.context, self.clip = net.train(), roll, context, config.clip_norm
+        self.optimizer = torch.optim.Adam(net.parameters(), config.learning_rate, fused=True)
+
+    def __call__(self) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        found = loss(self.net(self.roll, self.context), self.roll, (~self.context).float())
+        found.backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        self.optimizer.step()
+        return float(found.detach())
+
+
+class Sampler:
+    """PyTorch's Gibbs step: a random block is hidden, predicted and drawn."""
+
+    def __init__(self, net: Any, pitches: torch.Tensor, block_prob: float, temperature: float):
+        self.net, self.pitches = net, pitches  # places 0..45 [b, i, t]
+        self.block_prob, self.temperature = block_prob, temperature
+
+    def __call__(self) -> torch.Tensor:
+        with torch.inference_mode():
+            block = torch.rand(self.pitches.shape) < self.block_prob
+            roll = functional.one_hot(self.pitches, pianoroll.NUM_PITCHES).float()
+            logits = self.net(roll, ~block) / self.temperature
+            noise = -torch.log(-torch.log(torch.rand_like(logits).clamp_min(1e-20)))
+            self.pitches = torch.where(block, (logits + noise).argmax(3), self.pitches)
+            return self.pitches
+
+
+def compare(
+    recipe: str, batch: int, length: int, rounds: int, compiled: bool, mesh: devices.Mesh
+) -> list[dict[str, Any]]:
+    """A row for training and one for sampling; complains where the nets disagree."""
+    config = measuring.load_recipe(recipe)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, crop_steps=length),
+        model=dataclasses.replace(config.model, dtype="float32"),
+        train=dataclasses.replace(config.train, batch_size=batch),
+    )
+    net = config.model
+    rng = np.random.default_rng(0)
+    variables = model.init(jax.random.key(0), net)
+    variables["batch_stats"] = jax.tree.map(lambda x: x + 0.1, variables["batch_stats"])
+    there = Coconet(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    copy_weights(there, variables)
+    pitches = rng.integers(40, 80, (batch, length, 4))
+    context = rng.random(pitches.shape) < 0.5
+    roll = pianoroll.from_pitches(jnp.asarray(pitches))
+    valid = jnp.ones((batch, length), bool)
+    theirs_roll = torch.from_numpy(np.array(roll).transpose(0, 3, 1, 2)).contiguous()
+    theirs_context = torch.from_numpy(context.transpose(0, 2, 1)).contiguous()
+
+    ours = model.apply(variables, net, roll, jnp.asarray(context), valid, train=False)[0]
+    with torch.inference_mode():
+        theirs = there.eval()(theirs_roll, theirs_context).numpy().transpose(0, 2, 3, 1)
+    difference = float(np.abs(np.asarray(ours) - theirs).max())
+    logits = model.apply(variables, net, roll, jnp.asarray(context), valid, train=True)[0]
+    loss_ours = float(objective.nll_per_variable(logits, roll, ~jnp.asarray(context)).mean())
+    trainer = Trainer(there, theirs_roll, theirs_context, config.train)
+    loss_difference = abs(trainer() - loss_ours)
+    print(
+        f"{recipe}: largest difference of logits {difference:.2g}, of the training loss {loss_difference:.2g}",
+        flush=True,
+    )
+    if max(difference, loss_difference) > 1e-4:
+        raise errors.InputError(f"{recipe}: the two nets disagree by {max(difference, loss_difference):.3g}")
+
+    split = pieces.from_arrays(list(measuring.random_pieces(64, 2 * length)), [str(n) for n in range(64)])
+    source = devices.replicate(data.make_resident(split, config.data), mesh)
+    body = functools.partial(steps.train_step, config=config)
+    step = devices.map_body(body, mesh, "shard_map", sharded=(False, False), donate=(0,))
+    now = [devices.replicate(state_lib.create(jax.random.key(0), config), mesh)]
+
+    def train() -> Any:
+        now[0], metrics = step(now[0], source)
+        return metrics
+
+    calls = 4
+    plan = generate.Plan(
+        variables,
+        net,
+        tasks.compose(length),
+        config_lib.Sample(num_steps=calls - 1, block_prob_max=0.5, block_prob_min=0.5),
+        micro_batch=-(-batch // mesh.size),
+        num_devices=min(mesh.size, batch),
+    )
+    fast = there.eval()
+    sampler = Sampler(
+        torch.compile(fast) if compiled else fast,
+        torch.from_numpy(pitches.transpose(0, 2, 1) - pianoroll.MIN_PITCH),
+        0.5,
+        0.99,
+    )
+
+    def sample_theirs() -> None:
+        for _ in range(calls):
+            sampler()
+
+    copied = Coconet(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    copy_weights(copied, variables)
+    ways = {
+        ("training step", "ours"): train,
+        ("training step", "torch"): Trainer(copied, theirs_roll, theirs_context, config.train),
+        ("Gibbs step", "ours"): lambda: generate.samples(plan, np.arange(batch)).pitches,
+        ("Gibbs step", "torch"): sample_theirs,
+    }
+    peak = measuring.peak_flops("float32", mesh)
+    seconds = measuring.in_turns(ways, rounds)
+    peak = max(peak, measuring.peak_flops("float32", mesh))
+    rows = []
+    for what, flops, count in (
+        ("training step", measuring.training_flops(net, batch, length), 1),
+        ("Gibbs step", measuring.forward_flops(net, batch, length), calls),
+    ):
+        median = {who: measuring.median(seconds[what, who]) / count for who in ("ours", "torch")}
+        rows.append(
+            {
+                "config": recipe,
+                "what": what,
+                "batch": batch,
+                "steps": length,
+                "ours": 1e3 * median["ours"],
+                "torch": 1e3 * median["torch"],
+                "ratio": median["torch"] / median["ours"],
+                "share_of_peak": flops / median["ours"] / peak,
+                "seconds": {who: seconds[what, who] for who in ("ours", "torch")},
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", default="configs/small.py", help="recipes (default: configs/small.py)")
+    parser.add_argument("--batch", type=int, default=16, help="crops or chains (default: 16)")
+    parser.add_argument("--length", type=int, default=64, help="steps of each (default: 64)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
+    parser.add_argument("--torch_compile", action="store_true", help="let torch.compile have PyTorch's sampling net")
+    parser.add_argument("--json", help="file for all numbers")
+    args = parser.parse_args()
+    devices.split_cpu(devices.num_cores())
+    devices.use_compile_cache()
+    torch.set_num_threads(devices.num_cores())
+    with errors.exit_on_input_error():
+        mesh = devices.make_mesh()
+        rows = []
+        for recipe in args.configs.split(","):
+            rows += compare(recipe, args.batch, args.length, args.rounds, args.torch_compile, mesh)
+        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+        measuring.finish("peer_torch", rows, COLUMNS, args.json)
+
+
+if __name__ == "__main__":
+    devices.use_huge_pages()
+    main()
