@@ -105,7 +105,7 @@ def copy_weights(to: Coconet, variables: model.Variables) -> None:
         ours, running = params[f"layer_{n:02d}"], stats[f"layer_{n:02d}"]["norm"]
         if layer.separable:
             put(layer.depthwise.weight, ours["depthwise"].transpose(2, 0, 1)[:, None])
-            put(layer.pointwise.weight, ours["pointwise"]["kernel"].transpose(3, 2, 0, 1))
+            put(layer.pointwise.weight, ours["pointwise"].transpose(3, 2, 0, 1))
         else:
             put(layer.full.weight, ours["kernel"].transpose(3, 2, 0, 1))
         put(layer.norm.weight, ours["norm"]["scale"])

@@ -183,16 +183,44 @@ def _depthwise_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Ar
     # The input's gradient is the same sum with the kernel turned round and the padding swapped.
     grad_x = _shifted_sum(grad, kernel[::-1, ::-1], dilation, ((after_t, before_t), (after_p, before_p)))
     steps, rows = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (before_t, after_t), (before_p, after_p), (0, 0)))
-    entries = [
-        jnp.sum(
-            padded[:, i * dilation[0] : i * dilation[0] + steps, j * dilation[1] : j * dilation[1] + rows] * grad,
-            axis=(0, 1, 2),
-        )
-        for i in range(size)
-        for j in range(size)
-    ]
-    return grad_x, jnp.stack(entries).reshape(kernel.shape).astype(kernel.dtype)
+
+    def entries(x: Float[Array, "t p c"], grad: Float[Array, "t p c"]) -> Float[Array, "kk c"]:
+        padded = jnp.pad(x, ((before_t, after_t), (before_p, after_p), (0, 0)))
+        times, pitches = ([n * d for n in range(size)] for d in dilation)
+        shifted = [padded[time : time + steps, pitch : pitch + rows] for time in times for pitch in pitches]
+        return jnp.stack([jnp.sum(copy * grad, axis=(0, 1), dtype=jnp.float32) for copy in shifted])
+
+    if jax.default_backend() == "cpu":
+        # One example after another, so that both sides stay in cache over the k*k sums: six times as fast.
+        add = lambda total, example: (total + entries(*example), None)  # noqa: E731
+        total = jax.lax.scan(add, jnp.zeros((size * size, x.shape[-1])), (x, grad))[0]
+    else:
+        total = jax.vmap(entries)(x, grad).sum(axis=0)
+    return grad_x, total.reshape(kernel.shape).astype(kernel.dtype)
 
 
 _depthwise_same.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def pointwise(x: Float[Array, "b t p c"], kernel: Float[Array, "1 1 d f"], splits: int = 1) -> Float[Array, "b t p f"]:
+    """Convolution by a 1 x 1 kernel, the channels in `splits` groups (d = c / splits)."""
+    if splits == 1 and jax.default_backend() == "cpu":
+        return _product_on_cpu(x, kernel[0, 0])
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=splits
+    )
+
+
+@jax.custom_vjp
+def _product_on_cpu(x: Float[Array, "b t p c"], kernel: Float[Array, "c f"]) -> Float[Array, "b t p f"]:
+    return x @ kernel
+
+
+def _product_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    # Example by example: XLA's own takes three times as long.
+    by_example = jnp.einsum("bnc,bnf->bcf", *(side.reshape(len(x), -1, side.shape[-1]) for side in (x, grad)))
+    return grad @ kernel.T, by_example.sum(axis=0)
+
+
+_product_on_cpu.defvjp(lambda x, kernel: (_product_on_cpu(x, kernel), (x, kernel)), _product_backward)

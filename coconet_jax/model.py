@@ -137,15 +137,8 @@ class Layer(nn.Module):
             )
             x = convolution.depthwise(x, depth_kernel.astype(dtype), spec.dilation, narrow=self.narrow)
             splits = config.pointwise_splits if spec.features == config.num_filters else 1
-            x = nn.Conv(
-                spec.features,
-                (1, 1),
-                feature_group_count=splits,
-                use_bias=False,
-                kernel_init=_he_normal,
-                dtype=dtype,
-                name="pointwise",
-            )(x)
+            pointwise = self.param("pointwise", _he_normal, (1, 1, x.shape[-1] // splits, spec.features))
+            x = convolution.pointwise(x, pointwise.astype(dtype), splits)
         else:
             kernel = self.param("kernel", _he_normal, (spec.kernel, spec.kernel, x.shape[-1], spec.features))
             x = convolution.full(x, kernel.astype(dtype), spec.dilation, narrow=self.narrow)

@@ -92,6 +92,30 @@ def test_narrow_gives_the_steps_that_no_padding_reaches(function, channels, size
         np.testing.assert_allclose(function(x, kernel, dilation, narrow=True), whole, atol=1e-5)
 
 
+@pytest.mark.parametrize("splits", [1, 2])
+def test_pointwise_equals_xla(splits):
+    def xla(x, kernel, dilation):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=dimensions, feature_group_count=splits
+        )
+
+    cases = [((1, 1), arrays(batch, (1, 1, 6), 8)) for batch in (1, 3)]
+    cases = [(d, (x, jax.random.normal(jax.random.key(9), (1, 1, 6 // splits, 8)), grad)) for d, (x, _, grad) in cases]
+    assert_equal_for_all(lambda x, kernel, dilation: convolution.pointwise(x, kernel, splits), xla, cases)
+
+
+@pytest.mark.parametrize("function", [convolution.full, convolution.depthwise])
+def test_the_other_way_round_the_gradients_are_the_same(function, monkeypatch):
+    """What accelerators compute, here on the CPU."""
+    x, kernel, grad = arrays(3, (3, 3, 5) if function is convolution.depthwise else (3, 3, 5, 5), 5)
+    run = lambda: jax.vjp(lambda x, k: function(x, k, (2, 4)), x, kernel)[1](grad)  # noqa: E731
+    here = run()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for a, b in zip(here, run(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_full_is_xlas_own_on_accelerators(monkeypatch):
     x, kernel, _ = arrays(1, (3, 3, 4, 4), 4)
     assert "custom_vjp" in str(jax.make_jaxpr(lambda x, k: convolution.full(x, k, (2, 1)))(x, kernel))

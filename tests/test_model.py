@@ -394,7 +394,7 @@ def plain_layer(x, variables, name, spec, splits, valid, skip=None, relu=True) -
     if spec.separable:
         depth = params["depthwise"]
         x = plain_convolution(x, np.stack([np.stack([np.diag(k) for k in row]) for row in depth]), spec.dilation)
-        point = params["pointwise"]["kernel"][0, 0]
+        point = params["pointwise"][0, 0]
         ins = x.shape[-1] // splits
         outs = point.shape[1] // splits
         x = np.concatenate(
