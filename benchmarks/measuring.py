@@ -80,6 +80,18 @@ def in_turns(ways: Mapping[Any, Callable[[], Any]], rounds: int) -> dict[Any, li
     return found
 
 
+def beside_peaks(
+    ways: Mapping[Any, Callable[[], Any]], rounds: int, dtypes: Sequence[str], mesh: devices.Mesh
+) -> tuple[dict[Any, list[float]], dict[str, float]]:
+    """`in_turns`, and the machine's peak in each dtype, the better of one taken before and one taken after."""
+    peaks = {dtype: peak_flops(dtype, mesh) for dtype in dtypes}
+    found = in_turns(ways, rounds)
+    peaks = {dtype: max(peak, peak_flops(dtype, mesh)) for dtype, peak in peaks.items()}
+    for dtype, peak in peaks.items():
+        print(f"matrix product, {dtype}: {peak / 1e9:.0f} GFLOP/s on all devices")
+    return found, peaks
+
+
 def random_pieces(count: int, steps: int) -> np.ndarray:
     """Pitches int8 [n,t,4] of no meaning: speed does not depend on the music."""
     return np.random.default_rng(0).integers(40, 80, (count, steps, pianoroll.NUM_VOICES)).astype(np.int8)

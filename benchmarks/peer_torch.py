@@ -235,9 +235,7 @@ def compare(
         ("Gibbs step", "ours"): lambda: generate.samples(plan, np.arange(batch)).pitches,
         ("Gibbs step", "torch"): sample_theirs,
     }
-    peak = measuring.peak_flops("float32", mesh)
-    seconds = measuring.in_turns(ways, rounds)
-    peak = max(peak, measuring.peak_flops("float32", mesh))
+    seconds, peaks = measuring.beside_peaks(ways, rounds, ["float32"], mesh)
     rows = []
     for what, flops, count in (
         ("training step", measuring.training_flops(net, batch, length), 1),
@@ -253,7 +251,7 @@ def compare(
                 "ours": 1e3 * median["ours"],
                 "torch": 1e3 * median["torch"],
                 "ratio": median["torch"] / median["ours"],
-                "share_of_peak": flops / median["ours"] / peak,
+                "share_of_peak": flops / median["ours"] / peaks["float32"],
                 "seconds": {who: seconds[what, who] for who in ("ours", "torch")},
             }
         )

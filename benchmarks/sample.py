@@ -63,9 +63,7 @@ def main() -> None:
             key = (recipe, dtype, int(length), int(chains))
             runs[key], firsts[key] = run, measuring.clock(run)
         mesh = devices.make_mesh()
-        peaks = {dtype: measuring.peak_flops(dtype, mesh) for dtype in args.dtypes.split(",")}
-        seconds = measuring.in_turns(runs, args.rounds)
-        peaks = {dtype: max(peak, measuring.peak_flops(dtype, mesh)) for dtype, peak in peaks.items()}
+        seconds, peaks = measuring.beside_peaks(runs, args.rounds, args.dtypes.split(","), mesh)
         rows = []
         for (recipe, dtype, length, chains), found in seconds.items():
             call = measuring.median(found) / args.calls
@@ -86,8 +84,6 @@ def main() -> None:
                     "seconds": found,
                 }
             )
-        for dtype, peak in peaks.items():
-            print(f"matrix product, {dtype}: {peak / 1e9:.0f} GFLOP/s on all devices")
         measuring.finish("sample", rows, COLUMNS, args.json)
 
 

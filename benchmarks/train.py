@@ -90,9 +90,7 @@ def main() -> None:
                 parallel=parallel,
             )
             runs[recipe, dtype, parallel, int(batch), int(crop)] = Run(config, mesh)
-        peaks = {dtype: measuring.peak_flops(dtype, mesh) for dtype in args.dtypes.split(",")}
-        seconds = measuring.in_turns(runs, args.rounds)
-        peaks = {dtype: max(peak, measuring.peak_flops(dtype, mesh)) for dtype, peak in peaks.items()}
+        seconds, peaks = measuring.beside_peaks(runs, args.rounds, args.dtypes.split(","), mesh)
         rows = []
         for (recipe, dtype, parallel, batch, crop), found in seconds.items():
             flops = measuring.training_flops(measuring.load_recipe(recipe).model, batch, crop)
@@ -113,8 +111,6 @@ def main() -> None:
                     **runs[recipe, dtype, parallel, batch, crop].row,
                 }
             )
-        for dtype, peak in peaks.items():
-            print(f"matrix product, {dtype}: {peak / 1e9:.0f} GFLOP/s on all devices")
         measuring.finish("train", rows, COLUMNS, args.json)
 
 

@@ -113,8 +113,8 @@ def once(x: Float[Array, "b t p c"], like: Float[Array, "..."]) -> Float[Array, 
     """x itself, computed once on CPU however many use it.
 
     XLA for CPU computes cheap operations anew in each fusion that uses them. Along a chain of residual sums every sum
-    then begins at the first layer: time and memory grow with the square of the depth (48 layers of 20 channels: 1.5
-    times the time forward, 3 times with gradients; benchmarks/residual.py). It does not duplicate a gather, so this
+    then begins at the first layer: time and memory grow with the square of the depth (48 layers of 20 channels: 1.6
+    times the time forward, 1.3 times with gradients; benchmarks/residual.py). It does not duplicate a gather, so this
     is one, of all rows in order.
 
     Args:

@@ -67,7 +67,7 @@ def _order_for_memory() -> None:
     """Has XLA order the operations of a CPU program so that few results are alive at once.
 
     By default it orders them so that many could run at once, which a device of one core cannot: a training step of
-    `small` then takes 408 MB a core in place of 194, and the time to fault them in (benchmarks/cpu_memory.py).
+    `small` then takes 409 MB a core in place of 194, and the time to fault them in (benchmarks/cpu_memory.py).
     """
     flag, flags = "--xla_cpu_enable_concurrency_optimized_scheduler", os.environ.get("XLA_FLAGS", "")
     # A flag that it does not know makes XLA abort: only for versions that were looked at.

@@ -34,13 +34,10 @@ def write_pianoroll(
     """
     from matplotlib import patches
 
-    steps = max(len(piece.pitches), 1)
-    bar = 4 * piece.meter[0] * piece.steps_per_quarter / piece.meter[1]
-    bars = steps / bar
+    bars = len(piece.pitches) / _bar_length(piece)
     figure, axes = _figure(min(max(7.0, 2.2 + 1.0 * bars), 40.0), 5.0)
     sounding = piece.pitches[piece.pitches != pianoroll.REST]
     low, high = (int(sounding.min()) - 2, int(sounding.max()) + 2) if sounding.size else (58, 74)
-    _shade_black_keys(axes, low, high)
     names = parts.voice_names(piece.pitches.shape[1])
     handles = []
     for voice, name in enumerate(names):
@@ -61,7 +58,23 @@ def write_pianoroll(
                 axes.add_patch(box)
     if given is not None:
         handles.append(patches.Patch(facecolor="white", edgecolor=_INK, hatch="////", label="given"))
-    _bar_grid(axes, piece, steps, bar)
+    _frame(axes, piece, low, high)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    _save(figure, path)
+
+
+def _bar_length(piece: score.Score) -> float:
+    """Steps of a bar, which need not be whole."""
+    return 4 * piece.meter[0] * piece.steps_per_quarter / piece.meter[1]
+
+
+def _frame(axes: Any, piece: score.Score, low: int, high: int) -> None:
+    """Bars across and pitches up, the rows of black keys shaded, around the notes of a score."""
+    steps = max(len(piece.pitches), 1)
+    for pitch in range(low, high + 1):
+        if pitch % 12 in _BLACK_KEYS:
+            axes.axhspan(pitch - 0.5, pitch + 0.5, color="#F3F3F3", linewidth=0, zorder=0)
+    _bar_grid(axes, piece, steps, _bar_length(piece))
     axes.set_xlim(0, steps)
     axes.set_ylim(low - 0.5, high + 0.5)
     ticks = [pitch for pitch in range(low, high + 1) if pitch % 12 in (0, 4, 7)]
@@ -69,14 +82,6 @@ def write_pianoroll(
     axes.set_xlabel(f"bar ({piece.meter[0]}/{piece.meter[1]})")
     axes.set_ylabel("pitch")
     axes.set_title(piece.title or " ", loc="left", color=_INK)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    _save(figure, path)
-
-
-def _shade_black_keys(axes: Any, low: int, high: int) -> None:
-    for pitch in range(low, high + 1):
-        if pitch % 12 in _BLACK_KEYS:
-            axes.axhspan(pitch - 0.5, pitch + 0.5, color="#F3F3F3", linewidth=0, zorder=0)
 
 
 def _runs(given: np.ndarray | None, voice: int, start: int, end: int) -> list[tuple[int, int, bool]]:
@@ -159,14 +164,12 @@ def write_surprise(path: str | os.PathLike[str], piece: score.Score, notes: Sequ
     import matplotlib
     from matplotlib import cm, colors, lines, patches
 
-    steps = max(len(piece.pitches), 1)
-    bars = steps / (4 * piece.meter[0] * piece.steps_per_quarter / piece.meter[1])
+    bars = len(piece.pitches) / _bar_length(piece)
     figure, axes = _figure(min(max(8.0, 2.5 + 1.0 * bars), 40.0), 5.5)
     norm = colors.Normalize(0.0, _SURPRISED, clip=True)
     shades = matplotlib.colormaps["YlOrRd"]
     shown = [note.pitch for note in notes] + [note.likeliest for note in notes]
     low, high = (min(shown) - 2, max(shown) + 2) if shown else (58, 74)
-    _shade_black_keys(axes, low, high)
     for note in sorted(notes, key=lambda note: -note.log_prob):  # of voices in unison the more surprising is on top
         other = note.likeliest != note.pitch
         box = patches.Rectangle(
@@ -177,14 +180,7 @@ def write_surprise(path: str | os.PathLike[str], piece: score.Score, notes: Sequ
         axes.add_patch(box)
         if other:
             axes.plot(note.start + 0.5, note.likeliest, "o", color=_COLOURS[0], markersize=3, zorder=4)
-    _bar_grid(axes, piece, steps, steps / bars)
-    axes.set_xlim(0, steps)
-    axes.set_ylim(low - 0.5, high + 0.5)
-    ticks = [pitch for pitch in range(low, high + 1) if pitch % 12 in (0, 4, 7)]
-    axes.set_yticks(ticks, [parts.pitch_name(pitch) for pitch in ticks])
-    axes.set_xlabel(f"bar ({piece.meter[0]}/{piece.meter[1]})")
-    axes.set_ylabel("pitch")
-    axes.set_title(piece.title or " ", loc="left", color=_INK)
+    _frame(axes, piece, low, high)
     figure.colorbar(
         cm.ScalarMappable(norm, shades),
         ax=axes,
@@ -221,7 +217,7 @@ def write_trace(path: str | os.PathLike[str], stages: Integer[np.ndarray, "r t i
     size = (min(max(7.0, steps / 12), 40.0), 0.6 + 1.1 * len(stages))
     figure = figures.Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     backend_agg.FigureCanvasAgg(figure)
-    bar = 4 * piece.meter[0] * piece.steps_per_quarter / piece.meter[1]
+    bar = _bar_length(piece)
     for number, (axes, pitches) in enumerate(
         zip(figure.subplots(len(stages), 1, squeeze=False)[:, 0], stages, strict=True)
     ):
