@@ -1,7 +1,7 @@
 """Convolutions over [b, time, pitch, channel] with SAME padding, fast on accelerators and on CPU.
 
-On accelerators a full convolution is XLA's own, gradient included. On CPU XLA's kernel gradient is slow, so there
-it is formulated anew: twice as fast for 20 channels, 2.7 times for 128, level between (docs/experiments.md).
+On accelerators a full convolution is XLA's own, gradient included. On CPU it takes half the multiplications where
+channels are many (winograd.py), and the kernel gradient, for which XLA is slow there, is formulated anew.
 """
 
 from functools import partial
@@ -9,6 +9,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from coconet_jax import winograd
 
 Dilation = tuple[int, int]
 
@@ -33,45 +35,47 @@ def full(
 ) -> Float[Array, "b s p f"]:
     """Full convolution with a square kernel, dilated in (time, pitch); s = t, or where `narrow` only the steps that
     no padding reaches."""
-    if jax.default_backend() == "cpu" and not narrow:
-        return _full_on_cpu(x, kernel, dilation)
+    if jax.default_backend() != "cpu":
+        return _plain(x, kernel, dilation, narrow)
+    return _forward_on_cpu(x, kernel, dilation, narrow) if narrow else _full_on_cpu(x, kernel, dilation)
+
+
+def _forward_on_cpu(
+    x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation, narrow: bool = False
+) -> Float[Array, "b s p f"]:
+    steps = x.shape[1] - 2 * dilation[0] if narrow else x.shape[1]
+    if _by_winograd(x.dtype, kernel, steps, dilation):
+        return winograd.convolve(x, kernel, dilation, narrow=narrow)
     return _plain(x, kernel, dilation, narrow)
+
+
+def _by_winograd(dtype: jnp.dtype, kernel: Float[Array, "k k c f"], steps: int, dilation: Dilation) -> bool:
+    """For few channels the sums cost more than the products they save (benchmarks/convolution.py)."""
+    size, _, channels, features = kernel.shape
+    many = size == 3 and min(channels, features) > 28
+    return many and dtype == jnp.float32 and winograd.pays(steps, dilation[0])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _full_on_cpu(
     x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation
 ) -> Float[Array, "b t p f"]:
-    return _plain(x, kernel, dilation)
+    return _forward_on_cpu(x, kernel, dilation)
 
 
 def _full_forward(x: Array, kernel: Array, dilation: Dilation) -> tuple[Array, tuple[Array, Array]]:
-    return _plain(x, kernel, dilation), (x, kernel)
+    return _forward_on_cpu(x, kernel, dilation), (x, kernel)
 
 
 def _full_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = saved
+    if _by_winograd(x.dtype, kernel, x.shape[1], dilation):
+        # Of a kernel of odd size the padding is the same on both sides: the input's gradient is the convolution
+        # with the kernel turned round.
+        turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+        return winograd.convolve(grad, turned, dilation), winograd.kernel_gradient(x, grad, dilation)
     grad_x = jax.vjp(lambda x: _plain(x, kernel, dilation), x)[1](grad)[0]
-    channels = max(x.shape[-1], grad.shape[-1])
-    if channels <= 28:
-        return grad_x, _kernel_gradient_as_product(x, grad, kernel.shape[0], dilation)
-    # For more channels XLA's own is the faster, but only on a few examples at a time.
-    return grad_x, _kernel_gradient_in_slices(x, grad, kernel, dilation, 4 if channels <= 32 else 1)
-
-
-def _kernel_gradient_in_slices(
-    x: Float[Array, "b t p c"],
-    grad: Float[Array, "b t p f"],
-    kernel: Float[Array, "k k c f"],
-    dilation: Dilation,
-    n: int,
-) -> Float[Array, "k k c f"]:
-    """The kernel's gradient as XLA computes it, summed over parts of n examples."""
-    total = jnp.zeros_like(kernel)
-    for i in range(0, x.shape[0], n):
-        part = x[i : i + n]
-        total += jax.vjp(lambda k, part=part: _plain(part, k, dilation), kernel)[1](grad[i : i + n])[0]
-    return total
+    return grad_x, _kernel_gradient_as_product(x, grad, kernel.shape[0], dilation)
 
 
 _full_on_cpu.defvjp(_full_forward, _full_backward)
