@@ -5,6 +5,7 @@ channels are many (winograd.py), and the kernel gradient, for which XLA is slow 
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +36,19 @@ def full(
 ) -> Float[Array, "b s p f"]:
     """Full convolution with a square kernel, dilated in (time, pitch); s = t, or where `narrow` only the steps that
     no padding reaches."""
-    if jax.default_backend() != "cpu":
-        return _plain(x, kernel, dilation, narrow)
-    return _forward_on_cpu(x, kernel, dilation, narrow) if narrow else _full_on_cpu(x, kernel, dilation)
+    return _forward(x, kernel, dilation, narrow=True) if narrow else _full_same(x, kernel, dilation)
+
+
+def _forward(
+    x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation, narrow: bool = False
+) -> Float[Array, "b s p f"]:
+    # By the platform that a program is compiled for, which need not be this one (export.py).
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: _forward_on_cpu(x, kernel, dilation, narrow),
+        default=lambda x, kernel: _plain(x, kernel, dilation, narrow),
+    )
 
 
 def _forward_on_cpu(
@@ -49,26 +60,36 @@ def _forward_on_cpu(
     return _plain(x, kernel, dilation, narrow)
 
 
-def _by_winograd(dtype: jnp.dtype, kernel: Float[Array, "k k c f"], steps: int, dilation: Dilation) -> bool:
+def _by_winograd(dtype: jnp.dtype, kernel: Float[Array, "k k c f"], steps: Any, dilation: Dilation) -> bool:
     """For few channels the sums cost more than the products they save (benchmarks/convolution.py)."""
     size, _, channels, features = kernel.shape
     many = size == 3 and min(channels, features) > 28
-    return many and dtype == jnp.float32 and winograd.pays(steps, dilation[0])
+    known = isinstance(steps, int)  # or a symbol, in a program for any length (export.py)
+    return many and known and dtype == jnp.float32 and winograd.pays(steps, dilation[0])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _full_on_cpu(
+def _full_same(
     x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], dilation: Dilation
 ) -> Float[Array, "b t p f"]:
-    return _forward_on_cpu(x, kernel, dilation)
-
-
-def _full_forward(x: Array, kernel: Array, dilation: Dilation) -> tuple[Array, tuple[Array, Array]]:
-    return _forward_on_cpu(x, kernel, dilation), (x, kernel)
+    return _forward(x, kernel, dilation)
 
 
 def _full_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-    x, kernel = saved
+    return jax.lax.platform_dependent(
+        *saved,
+        grad,
+        cpu=lambda x, kernel, grad: _backward_on_cpu(x, kernel, grad, dilation),
+        default=lambda x, kernel, grad: jax.vjp(lambda *both: _plain(*both, dilation), x, kernel)[1](grad),
+    )
+
+
+_full_same.defvjp(lambda x, kernel, dilation: (_forward(x, kernel, dilation), (x, kernel)), _full_backward)
+
+
+def _backward_on_cpu(
+    x: Float[Array, "b t p c"], kernel: Float[Array, "k k c f"], grad: Float[Array, "b t p f"], dilation: Dilation
+) -> tuple[Float[Array, "b t p c"], Float[Array, "k k c f"]]:
     if _by_winograd(x.dtype, kernel, x.shape[1], dilation):
         # Of a kernel of odd size the padding is the same on both sides: the input's gradient is the convolution
         # with the kernel turned round.
@@ -76,9 +97,6 @@ def _full_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Array) 
         return winograd.convolve(grad, turned, dilation), winograd.kernel_gradient(x, grad, dilation)
     grad_x = jax.vjp(lambda x: _plain(x, kernel, dilation), x)[1](grad)[0]
     return grad_x, _kernel_gradient_as_product(x, grad, kernel.shape[0], dilation)
-
-
-_full_on_cpu.defvjp(_full_forward, _full_backward)
 
 
 def _kernel_gradient_as_product(
@@ -130,10 +148,10 @@ def once(x: Float[Array, "b t p c"], like: Float[Array, "..."]) -> Float[Array, 
 
 
 def _gather(x: Array, like: Array) -> Array:
-    if jax.default_backend() != "cpu":
-        return x
-    first = like.ravel()[0]
-    return x[jnp.arange(x.shape[0]) + (first != first).astype(jnp.int32)]
+    def in_order(x: Array, first: Array) -> Array:
+        return x[jnp.arange(x.shape[0]) + (first != first).astype(jnp.int32)]
+
+    return jax.lax.platform_dependent(x, like.ravel()[0], cpu=in_order, default=lambda x, _: x)
 
 
 once.defvjp(lambda x, like: (_gather(x, like), like), lambda like, grad: (grad, jnp.zeros_like(like)))
@@ -194,12 +212,13 @@ def _depthwise_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Ar
         shifted = [padded[time : time + steps, pitch : pitch + rows] for time in times for pitch in pitches]
         return jnp.stack([jnp.sum(copy * grad, axis=(0, 1), dtype=jnp.float32) for copy in shifted])
 
-    if jax.default_backend() == "cpu":
-        # One example after another, so that both sides stay in cache over the k*k sums: six times as fast.
+    def in_turn(x: Float[Array, "b t p c"], grad: Float[Array, "b t p c"]) -> Float[Array, "kk c"]:
+        # One example after another, so that both sides stay in cache over the k*k sums: six times as fast on CPU.
         add = lambda total, example: (total + entries(*example), None)  # noqa: E731
-        total = jax.lax.scan(add, jnp.zeros((size * size, x.shape[-1])), (x, grad))[0]
-    else:
-        total = jax.vmap(entries)(x, grad).sum(axis=0)
+        return jax.lax.scan(add, jnp.zeros((size * size, x.shape[-1])), (x, grad))[0]
+
+    at_once = lambda x, grad: jax.vmap(entries)(x, grad).sum(axis=0)  # noqa: E731
+    total = jax.lax.platform_dependent(x, grad, cpu=in_turn, default=at_once)
     return grad_x, total.reshape(kernel.shape).astype(kernel.dtype)
 
 
@@ -208,23 +227,27 @@ _depthwise_same.defvjp(_depthwise_forward, _depthwise_backward)
 
 def pointwise(x: Float[Array, "b t p c"], kernel: Float[Array, "1 1 d f"], splits: int = 1) -> Float[Array, "b t p f"]:
     """Convolution by a 1 x 1 kernel, the channels in `splits` groups (d = c / splits)."""
-    if splits == 1 and jax.default_backend() == "cpu":
-        return _product_on_cpu(x, kernel[0, 0])
+    if splits == 1:
+        return _product(x, kernel[0, 0])
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=splits
     )
 
 
 @jax.custom_vjp
-def _product_on_cpu(x: Float[Array, "b t p c"], kernel: Float[Array, "c f"]) -> Float[Array, "b t p f"]:
+def _product(x: Float[Array, "b t p c"], kernel: Float[Array, "c f"]) -> Float[Array, "b t p f"]:
     return x @ kernel
 
 
 def _product_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    def by_example(x: Float[Array, "b t p c"], grad: Float[Array, "b t p f"]) -> Float[Array, "c f"]:
+        # On CPU XLA's own takes three times as long.
+        sides = (side.reshape(len(side), -1, side.shape[-1]) for side in (x, grad))
+        return jnp.einsum("bnc,bnf->bcf", *sides).sum(axis=0)
+
+    at_once = lambda x, grad: jnp.einsum("btpc,btpf->cf", x, grad)  # noqa: E731
     x, kernel = saved
-    # Example by example: XLA's own takes three times as long.
-    by_example = jnp.einsum("bnc,bnf->bcf", *(side.reshape(len(x), -1, side.shape[-1]) for side in (x, grad)))
-    return grad @ kernel.T, by_example.sum(axis=0)
+    return grad @ kernel.T, jax.lax.platform_dependent(x, grad, cpu=by_example, default=at_once)
 
 
-_product_on_cpu.defvjp(lambda x, kernel: (_product_on_cpu(x, kernel), (x, kernel)), _product_backward)
+_product.defvjp(lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward)

@@ -121,3 +121,18 @@ def test_a_missing_package_is_named(run, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         export.main([f"--checkpoint={run}", f"--out={tmp_path}/a.zip"])
     assert "pip install 'coconet-jax[export]'" in capsys.readouterr().err
+
+
+def test_each_platform_gets_its_own_convolutions():
+    """Made on a CPU, whose formulation accelerators must not get, for a net that has one of its own there."""
+    net = config_lib.Model(num_layers=4, num_filters=32)
+    variables = model.init(jax.random.key(0), net)
+    settings = config_lib.Sample(num_steps=3)
+
+    def convolutions(platform: str) -> int:
+        return (
+            export.export_sampler(variables, net, settings, 16, [platform]).mlir_module().count("stablehlo.convolution")
+        )
+
+    assert convolutions("cuda") == convolutions("tpu") == 4
+    assert convolutions("cpu") == 3 + 6  # of the four, one of 3x3 has 32 channels on both sides
