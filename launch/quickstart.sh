@@ -5,27 +5,24 @@
 #   bash launch/quickstart.sh                 everything, into runs/quickstart/
 #   STEPS=40 bash launch/quickstart.sh        a shorter training (default: as configs/cpu.py says)
 #   OUT=runs/other bash launch/quickstart.sh  another folder
+#   DRY_RUN=1 bash launch/quickstart.sh       prints the commands
 set -euo pipefail
-if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then
-  sed -n '2,8s/^# \{0,1\}//p' "$0"
-  exit 0
-fi
 . "$(dirname "$0")/environment.sh"
 out=${OUT:-runs/quickstart}
 
 echo "== 1/5 installing into $VENV"
-"$python" -m pip install -q -e .
+run "$python" -m pip install -q -e .
 echo "== 2/5 preparing the chorales (Bach's, from music21's corpus)"
-"$python" -m coconet_jax.chorales --dataset=music21
+run "$python" -m coconet_jax.chorales --dataset=music21
 echo "== 3/5 training configs/cpu.py"
-"$python" -m coconet_jax.train --config=configs/cpu.py --workdir="$out" ${STEPS:+"--config.train.num_steps=$STEPS"}
+run "$python" -m coconet_jax.train --config=configs/cpu.py --workdir="$out" ${STEPS:+"--config.train.num_steps=$STEPS"}
 echo "== 4/5 composing four chorales of four bars"
-"$python" -m coconet_jax.sample --checkpoint="$out" --num_samples=4 --bars=4 --overwrite --out="$out/chorales"
+run "$python" -m coconet_jax.sample --checkpoint="$out" --num_samples=4 --bars=4 --overwrite --out="$out/chorales"
 echo "== 5/5 harmonising the soprano of the first test chorale"
-"$python" -m coconet_jax.chorales --piece=test/0 --voice=soprano --out="$out/soprano.musicxml"
-"$python" -m coconet_jax.sample --checkpoint="$out" --harmonize="$out/soprano.musicxml" --num_samples=1 --overwrite --out="$out/harmonised"
+run "$python" -m coconet_jax.chorales --piece=test/0 --voice=soprano --out="$out/soprano.musicxml"
+run "$python" -m coconet_jax.sample --checkpoint="$out" --harmonize="$out/soprano.musicxml" --num_samples=1 --overwrite --out="$out/harmonised"
 
-cat <<END
+flag DRY_RUN || cat <<END
 
 Done. Open these:
   $out/loss.png            the loss curve
