@@ -183,7 +183,7 @@ def nll(loaded: checkpoint.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> rat
 
 def draw_row(loaded: checkpoint.Loaded, chosen: config.Sample, num_samples: int, steps: int) -> Row:
     """Samples from nothing, how many model calls each took, and the seconds of all."""
-    micro_batch = generate.default_micro_batch(num_samples, steps)
+    micro_batch = generate.default_micro_batch(num_samples, steps, loaded.config.model)
     plan = generate.Plan(
         loaded.variables,
         loaded.config.model,

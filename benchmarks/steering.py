@@ -100,7 +100,7 @@ def main() -> None:
     with errors.exit_on_input_error():
         loaded = checkpoint.load(args.checkpoint)
         original = score.from_pitches(pieces.read_npz(args.data).splits["valid"].pitches[0, :STEPS].astype(np.int16))
-        micro_batch = generate.default_micro_batch(NUM_SAMPLES, STEPS)
+        micro_batch = generate.default_micro_batch(NUM_SAMPLES, STEPS, loaded.config.model)
         print(f"step {loaded.step} of {args.checkpoint}, {args.calls} model calls, {NUM_SAMPLES} samples each\n")
         print("| Prior | Measure | Strength | Mean | 95 % interval |\n| --- | --- | --- | --- | --- |", flush=True)
         for trial in trials(original):

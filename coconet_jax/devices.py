@@ -233,6 +233,19 @@ def is_lead() -> bool:
     return jax.process_index() == 0
 
 
+def memory_bytes() -> int:
+    """Memory of a device of this process: its own, or its share of the machine's (of the container's, if less)."""
+    if not on_cpu():
+        # What XLA may have of it; a device that does not say has 8 GiB at least.
+        return int((jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 8 << 30))
+    total = 8 << 30
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # no sysconf on Windows
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(ValueError, OSError):  # "max": no limit
+        total = min(total, int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total // len(jax.local_devices())
+
+
 def describe(mesh: Mesh) -> str:
     """A line such as "8 x cpu in 1 process"."""
     count = jax.process_count()

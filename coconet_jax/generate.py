@@ -11,9 +11,10 @@ import numpy as np
 from coconet_jax import config as config_lib
 from coconet_jax import devices, drawing, errors, model, pianoroll, samplers, steering, tasks
 
-MICRO_BATCH = 32
 WINDOW_STEPS = 512  # longer pieces go through the network in windows
-_MICRO_BATCH_STEPS = 8192  # steps of a micro-batch, at most: memory is this many times the activations of a step
+# Chains at once on a device, where memory allows: a core gains nothing from more, an accelerator little.
+_MOST_ON_CPU = 32
+_MOST = 512
 
 _ATTEMPTS = 8
 
@@ -53,18 +54,23 @@ class Plan(NamedTuple):
     settings: config_lib.Sample
     prior: steering.Steering | None = None
     seed: int = 0
-    micro_batch: int = MICRO_BATCH
+    micro_batch: int = 32
     num_devices: int = 0
 
 
-def default_micro_batch(num_samples: int, steps: int) -> int:
-    """Chains at once on a device: no more than there are samples, and few enough for long pieces to fit.
+def default_micro_batch(num_samples: int, steps: int, net: config_lib.Model) -> int:
+    """Chains at once on a device: no more than there are samples, and few enough for half of its memory.
 
     On CPU the samples are first shared out among the cores, which does not change them (float32; tested); elsewhere
     programs of other shapes may round otherwise, so that there it depends on what is asked for alone.
     """
-    share = -(-num_samples // len(jax.local_devices())) if devices.on_cpu() else num_samples
-    return max(min(MICRO_BATCH, share, _MICRO_BATCH_STEPS // max(min(steps, 2 * WINDOW_STEPS), 1)), 1)
+    most, share = _MOST, num_samples
+    if devices.on_cpu():
+        most, share = _MOST_ON_CPU, -(-num_samples // len(jax.local_devices()))
+    # Scores of all steps as one-hot floats, some at a time, and what the network holds of the longest window.
+    scores = 8 * 4 * pianoroll.NUM_PITCHES * pianoroll.NUM_VOICES * steps
+    a_chain = scores + model.step_bytes(net) * min(steps, 2 * WINDOW_STEPS)
+    return max(min(most, share, devices.memory_bytes() // 2 // max(a_chain, 1)), 1)
 
 
 def num_devices(num_samples: int, micro_batch: int) -> int:

@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         "--micro_batch",
         type=int,
         metavar="N",
-        help=f"samples at once on a device (default: {generate.MICRO_BATCH}, fewer of long pieces)",
+        help="samples at once on a device (default: what fits its memory, on CPU at most 32)",
     )
     group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 256)")
     return parser
@@ -234,7 +234,7 @@ def _sample(args: argparse.Namespace) -> None:
     if args.overwrite:
         _remove_run(folder)
     steps = len(request.free)
-    usual = generate.default_micro_batch(num_samples, steps)
+    usual = generate.default_micro_batch(num_samples, steps, loaded.config.model)
     described = dataclasses.asdict(chosen) | {
         "steering": offline.sha256(*steering),
         "alternatives": bool(args.alternatives),

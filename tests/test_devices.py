@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pathlib
 import sys
 
 import jax
@@ -250,3 +251,9 @@ def test_operations_are_ordered_for_memory_where_xla_knows_how(monkeypatch):
     monkeypatch.setattr(devices.jax, "__version_info__", (0, 99, 0))
     devices.split_cpu(2)
     assert "XLA_FLAGS" not in os.environ
+
+
+def test_cores_share_the_machines_memory():
+    # More than a gigabyte, no more than the machine's (read by another way).
+    total = 1024 * int(pathlib.Path("/proc/meminfo").read_text().split()[1])
+    assert 1 << 30 < devices.memory_bytes() * len(jax.local_devices()) <= total
