@@ -87,14 +87,13 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if train:
-            inside = valid[:, :, None, None].astype(jnp.float32)
             x32 = x.astype(jnp.float32)
             count = jnp.sum(valid).astype(jnp.float32) * x.shape[2]
-            total = jnp.sum(x32 * inside, axis=(0, 1, 2))
+            total = _sum_inside(x32, valid)
             if self.axis_name is not None:
                 total, count = jax.lax.psum((total, count), self.axis_name)
             mean = total / count
-            squares = jnp.sum(jnp.square(x32 - _per_channel(mean, x32)) * inside, axis=(0, 1, 2))
+            squares = _sum_inside(jnp.square(x32 - _per_channel(mean, x32)), valid)
             if self.axis_name is not None:
                 squares = jax.lax.psum(squares, self.axis_name)
             var = squares / count
@@ -224,6 +223,11 @@ def init(key: Key[Array, ""], config: config_lib.Model) -> Variables:
     roll = jnp.zeros((1, 4, pianoroll.NUM_PITCHES, pianoroll.NUM_VOICES))
     flags = jnp.ones((1, 4, pianoroll.NUM_VOICES), bool)
     return jax.jit(lambda k: Coconet(config).init(k, roll, flags, flags[..., 0], train=False))(key)
+
+
+def _sum_inside(x: Float[Array, "b t p c"], valid: Bool[Array, "b t"]) -> Float[Array, " c"]:
+    # Over pitch first, so that no mask of the size of x is made, which takes XLA for CPU twice as long.
+    return jnp.sum(jnp.sum(x, axis=2) * valid[:, :, None].astype(x.dtype), axis=(0, 1))
 
 
 def _per_channel(factor: Float[Array, " c"], like: Float[Array, "b t p c"]) -> Float[Array, "1 1 1 c"]:
