@@ -53,7 +53,7 @@ class Chip(NamedTuple):
 CHIPS = {
     "TPU v5e": Chip(197e12, 819e9, 200e9, 128),
     "TPU v5p": Chip(459e12, 2765e9, 600e9, 128),
-    "TPU v6e": Chip(918e12, 1640e9, 400e9, 256),
+    "TPU v6e": Chip(918e12, 1638e9, 400e9, 256),
     "H100 SXM": Chip(989e12, 3350e9, 450e9, 16),
 }
 
