@@ -30,6 +30,7 @@ from coconet_jax import (
     pieces,
     provenance,
     score,
+    storage,
     subjects,
     surprise,
     tables,
@@ -74,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--samples", metavar="PATH", help="instead: the --out folder of a sampling run, or an npz of it")
     what.add_argument("--score", metavar="FILE", help="instead: a MIDI, MusicXML or npz score of four voices")
     parser.add_argument("--voices", metavar="LIST", help="with --score: which part is which, as in coconet_jax.sample")
-    parser.add_argument("--out", default="evaluation", metavar="DIR", help="what is done lies here, and pictures")
+    parser.add_argument(
+        "--out", default="evaluation", metavar="DIR", help="what is done lies here, and pictures; or a gs:// URL"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
 
     group = parser.add_argument_group("chorales")
@@ -149,7 +152,7 @@ def _check(args: argparse.Namespace) -> None:
     empty = [name for name, value in vars(args).items() if value == ""]
     if empty:
         raise errors.InputError(f"--{empty[0]}= is empty; give a value, or leave it out")
-    if args.json and pathlib.Path(args.json).is_dir():
+    if args.json and storage.place(args.json).is_dir():
         raise errors.InputError(f"--json={args.json} is a folder; name a file in it")
     others = [name for name in ("dataset", "source", "data_dir") if getattr(args, name)]
     if args.data and others:
@@ -212,10 +215,10 @@ def _describe(
 
 def _evaluate(args: argparse.Namespace) -> None:
     names = _measures(args.measures)
-    folder = pathlib.Path(args.out)
+    folder = storage.place(args.out)
     files.check_folder(folder)
     if args.json:
-        files.check_folder(pathlib.Path(args.json).absolute().parent)
+        files.check_folder(storage.place(args.json).absolute().parent)
     devices.use_compile_cache()
     if args.distributed == "off":
         devices.split_cpu(devices.num_cores())
@@ -268,8 +271,8 @@ def _write_surprise(
     cells = int((piece.pitches != pianoroll.REST).sum())
     with counter.counting("looking at each note", "cells", cells) as advance:
         notes = surprise.find(loaded.variables, config, piece, batch_size=batch_size, advance=advance)
-    stem = pathlib.Path(args.out) / pathlib.Path(args.score).stem
-    picture, numbers = stem.with_name(stem.name + "_surprise.png"), stem.with_name(stem.name + "_surprise.json")
+    stem = pathlib.Path(args.score).stem
+    picture, numbers = (storage.place(args.out) / f"{stem}_surprise{suffix}" for suffix in (".png", ".json"))
     render.write_surprise(picture, piece, notes)
     described = {
         "score": args.score,

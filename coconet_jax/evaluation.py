@@ -1,7 +1,7 @@
 """Scores the chosen frames of many pieces by several measures; what is done is kept, so that long jobs can go on."""
 
 from collections.abc import Callable, Sequence
-import pathlib
+import io
 import time
 from typing import Final
 
@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float32, Int32
 import numpy as np
 
-from coconet_jax import counter, devices, errors, estimates, files, likelihood, provenance
+from coconet_jax import counter, devices, errors, estimates, files, likelihood, provenance, storage
 
 SAVE_SECONDS: Final = 20.0  # between two writings of what is done, at least
 _SAVE_SHARE: Final = 0.05  # of the time, at most
@@ -36,7 +36,7 @@ def score_pieces(
     frames: Sequence[Int32[np.ndarray, " _"]],
     names: Sequence[str],
     num_orderings: int,
-    folder: pathlib.Path,
+    folder: storage.Place,
     digest: str,
     *,
     progress: bool = True,
@@ -116,7 +116,7 @@ class Store:
       made_on: the hardware that they were computed on.
     """
 
-    def __init__(self, path: pathlib.Path, sizes: np.ndarray, shape: tuple[int, int]):
+    def __init__(self, path: storage.Place, sizes: np.ndarray, shape: tuple[int, int]):
         self.path, self.shape = path, shape
         self._ends = np.cumsum(sizes)
         self._log_probs = np.zeros((shape[0], int(self._ends[-1]), shape[1]), np.float32)
@@ -134,12 +134,14 @@ class Store:
         if not self.path.exists():
             return
         try:
-            with open(self.path, "rb") as raw, np.load(raw, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
                 log_probs, done = stored["log_probs"], stored["done"]
                 seconds, made_on = float(stored["seconds"]), str(stored["made_on"])
             fits = log_probs.shape == self._log_probs.shape and done.shape == self.done.shape
             if not fits or log_probs.dtype != np.float32 or done.dtype != bool or not np.isfinite(log_probs).all():
                 raise ValueError("it holds something else")
+        except storage.StoreError:
+            raise
         except Exception as error:  # zipfile, zlib and numpy let a dozen kinds out of damaged bytes
             raise errors.InputError(
                 f"{self.path} is damaged ({error}); delete it and run the same command again"

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import dataclasses
 import io
 import json
-import pathlib
 import zipfile
 
 import jax
@@ -37,6 +36,7 @@ from coconet_jax import (
     provenance,
     samplers,
     settings,
+    storage,
 )
 from coconet_jax import config as config_lib
 
@@ -136,13 +136,13 @@ def _shapes(leaves: Sequence[Array]) -> list[jax.ShapeDtypeStruct]:
 
 
 def write(
-    path: pathlib.Path,
+    path: storage.Place,
     loaded: checkpoint.Loaded,
     chosen: config_lib.Sample,
     steps: int,
     platforms: Sequence[str] = PLATFORMS,
-) -> None:
-    """Writes the file that the module describes; the same arguments and versions give the same bytes.
+) -> int:
+    """Writes the file that the module describes, and returns its size; equal arguments and versions give equal bytes.
 
     Raises:
       InputError: the folder cannot be written to.
@@ -175,6 +175,7 @@ def write(
             # A date of its own would make every file another.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
     files.replace(path, packed.getvalue())
+    return len(packed.getvalue())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -214,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         unknown = [name for name in platforms if name not in (*PLATFORMS, "rocm")]
         if unknown or not platforms:
             raise errors.InputError(f"--platforms={args.platforms}: use one or more of {', '.join(PLATFORMS)}, rocm")
-        path = pathlib.Path(args.out)
+        path = storage.place(args.out)
         if not args.out or path.is_dir():
             raise errors.InputError(f"--out={args.out} is no file name; give one such as coconet.zip")
         files.check_folder(path.absolute().parent)
@@ -229,8 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         steps = bars.to_steps("--bars", args.bars, (4, 4), loaded.config.data.steps_per_quarter)
         net = dataclasses.replace(loaded.config.model, dtype=args.dtype)
         config = dataclasses.replace(loaded.config, model=net)
-        write(path, loaded._replace(config=config), chosen, steps, platforms)
-        size = path.stat().st_size / 1e6
+        size = write(path, loaded._replace(config=config), chosen, steps, platforms) / 1e6
         print(f"wrote {path} ({size:.1f} MB): step {loaded.step}, {args.bars} bars, for {', '.join(platforms)}")
         print(f"to use it: unzip {path} run.py && python run.py {path} chorales.npz 4")
 

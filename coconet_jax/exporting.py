@@ -13,13 +13,14 @@ import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from typing import Any, Final, NamedTuple
 
 from jaxtyping import Bool, Int64
 import numpy as np
 
-from coconet_jax import audio, counter, devices, errors, files, notation, render, samples, score
+from coconet_jax import audio, counter, devices, errors, files, notation, render, samples, score, storage
 
 SUFFIXES: Final = {"midi": ".mid", "musicxml": ".musicxml", "png": ".png", "wav": ".wav"}
 # Roughly what a file of eight bars takes; below so much for each of them, further processes cost more than they save.
@@ -80,7 +81,7 @@ def _is_number(text: str) -> bool:
 
 def export(
     made: samples.Samples,
-    out: str | os.PathLike[str],
+    out: storage.Named,
     formats: Sequence[str],
     *,
     programs: Sequence[int] = notation.PROGRAMS["choir"],
@@ -88,12 +89,12 @@ def export(
     staves: int | None = None,
     processes: int | None = None,
     progress: bool = False,
-) -> list[pathlib.Path]:
+) -> list[storage.Place]:
     """Writes score files `chorale_0007.mid`, ... of samples; each is there whole or not at all.
 
     Args:
       made: the samples, such as `samples.load_samples(folder, ids=parse_ids("0-15,40", 1000))`.
-      out: folder, made where it does not exist.
+      out: folder, made where it does not exist; local or a URL.
       formats: of midi, musicxml, png, wav.
       programs: General MIDI programs of the voices.
       qpm: quarters a minute (default: that of the samples).
@@ -113,8 +114,12 @@ def export(
         audio.check()  # before the work, not in the middle of it
     place = files.make_folder(out)
     files.clean_up(place)
-    staging = files.temporary_path(place / "export")
-    manner = _Manner(tuple(programs), staves, str(staging), str(place))
+    if isinstance(place, storage.Url):
+        # Here each file is whole before it becomes an object, which this process alone makes of it.
+        staging = written = pathlib.Path(tempfile.mkdtemp(prefix="coconet_jax_"))
+    else:
+        staging, written = files.temporary_path(place / "export"), place
+    manner = _Manner(tuple(programs), staves, str(staging), str(written))
     # Handing MIDI to another process would take longer than writing it.
     fast = list(_jobs(made, [name for name in formats if name == "midi"], qpm, manner))
     slow = list(_jobs(made, [name for name in formats if name != "midi"], qpm, manner))
@@ -126,15 +131,19 @@ def export(
         staging.mkdir(exist_ok=True)
         with counter.counting("writing", "files", len(made.pitches) * len(formats), show=progress) as count:
 
-            def advance(more: int) -> None:
+            def finish(job: _Job) -> None:
+                if isinstance(place, storage.Url):
+                    storage.upload(written, [name for _, name in job.files], place)
+                    for _, name in job.files:
+                        (written / name).unlink()
                 with lock:
-                    count(more)
+                    count(len(job.files))
 
             for job in fast if processes > 1 else fast + slow:
                 _write(job)
-                advance(len(job.files))
+                finish(job)
             if processes > 1:
-                _write_in_processes(slow, processes, advance)
+                _write_in_processes(slow, processes, finish)
     except OSError as error:
         raise files.cannot_write(out, error) from None
     finally:
@@ -178,7 +187,7 @@ def _write(job: _Job) -> None:
 # ------------------------------------------------------------------------------------------- processes
 
 
-def _write_in_processes(jobs: Iterable[_Job], processes: int, advance: Callable[[int], object]) -> None:
+def _write_in_processes(jobs: Iterable[_Job], processes: int, finish: Callable[[_Job], object]) -> None:
     """Lets processes write the jobs; whoever is done takes the next. The first complaint ends them all."""
     waiting: queue.SimpleQueue[_Job] = queue.SimpleQueue()
     for job in jobs:
@@ -198,7 +207,7 @@ def _write_in_processes(jobs: Iterable[_Job], processes: int, advance: Callable[
             workers.append(stack.enter_context(_ending(worker)))
         pool = stack.enter_context(futures.ThreadPoolExecutor(processes))
         try:
-            for fed in futures.as_completed([pool.submit(_feed, worker, waiting, advance) for worker in workers]):
+            for fed in futures.as_completed([pool.submit(_feed, worker, waiting, finish) for worker in workers]):
                 fed.result()
         except BaseException:
             for worker in workers:
@@ -220,7 +229,7 @@ def _ending(worker: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
 
 
 def _feed(
-    worker: subprocess.Popen[bytes], waiting: "queue.SimpleQueue[_Job]", advance: Callable[[int], object]
+    worker: subprocess.Popen[bytes], waiting: "queue.SimpleQueue[_Job]", finish: Callable[[_Job], object]
 ) -> None:
     """Hands jobs to a process, one at a time, until there are none."""
     assert worker.stdin is not None and worker.stdout is not None
@@ -239,7 +248,7 @@ def _feed(
             ) from None
         if complaint:
             raise errors.InputError(complaint)
-        advance(len(job.files))
+        finish(job)
 
 
 def serve() -> None:

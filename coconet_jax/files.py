@@ -11,24 +11,28 @@ from typing import Any, Final
 
 import numpy as np
 
-from coconet_jax import errors
+from coconet_jax import errors, storage
 
 _SUFFIX: Final = ".partial"
 _STALE_SECONDS: Final = 3600.0
 
 
-def replace(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> pathlib.Path:
+def replace(path: storage.Named, data: bytes, *, durable: bool = True) -> storage.Place:
     """Writes a file that is there whole or not at all, in a folder that is made where it does not exist.
 
     Args:
-      path: the file.
+      path: the file, or the URL of an object.
       data: its bytes.
       durable: also when the machine goes down; a score that can be written again does without, and is quicker.
 
     Raises:
       InputError: the folder cannot be written to, or the disk is full.
     """
-    target, temporary = pathlib.Path(path), temporary_path(path)
+    target = storage.place(path)
+    if isinstance(target, storage.Url):
+        target.write_bytes(data)
+        return target
+    temporary = temporary_path(target)
     try:
         if not target.parent.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,25 +51,33 @@ def replace(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) 
     return target
 
 
-def replace_npz(path: str | os.PathLike[str], **arrays: Any) -> pathlib.Path:
+def replace_npz(path: storage.Named, **arrays: Any) -> storage.Place:
     """Like `replace`, a compressed npz of these arrays; equal arrays are equal bytes."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return replace(path, buffer.getvalue())
 
 
-def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
-    """A folder, with those above it; InputError where it cannot be made."""
+def make_folder(path: storage.Named) -> storage.Place:
+    """A folder, with those above it; InputError where it cannot be made. A URL needs none."""
+    folder = storage.place(path)
     try:
-        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+        if isinstance(folder, pathlib.Path):
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from None
-    return pathlib.Path(path)
+    return folder
 
 
-def check_folder(path: str | os.PathLike[str]) -> None:
+def check_folder(path: storage.Named) -> None:
     """InputError where a folder cannot be written to or made, found out before the work and not after it."""
-    folder = pathlib.Path(path).absolute()
+    folder = storage.place(path)
+    if isinstance(folder, storage.Url):
+        probe = folder / temporary_path("writable").name
+        probe.write_bytes(b"")
+        probe.unlink()
+        return
+    folder = folder.absolute()
     try:
         place = next((p for p in (folder, *folder.parents) if p.exists()), None)
         reason = "" if place and place.is_dir() and os.access(place, os.W_OK | os.X_OK) else "it is not writable"
@@ -75,7 +87,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise errors.InputError(f"cannot write {path}: {reason}; choose another folder")
 
 
-def cannot_write(path: str | os.PathLike[str], error: OSError) -> errors.InputError:
+def cannot_write(path: storage.Named, error: OSError) -> errors.InputError:
     """What to tell the user about a file or folder that cannot be written."""
     return errors.InputError(
         f"cannot write {path}: {error.strerror or error}; make room or choose another folder, and run the same "
@@ -89,13 +101,14 @@ def temporary_path(path: str | os.PathLike[str]) -> pathlib.Path:
     return target.with_name(f".{target.name}.{_host()}.{os.getpid()}{_SUFFIX}")
 
 
-def clean_up(folder: str | os.PathLike[str]) -> None:
+def clean_up(folder: storage.Named) -> None:
     """Deletes the temporary files and folders of killed processes; to be called before this one makes any.
 
     Those of living processes stay. Whether one lives can be asked on its own host only: what another host began is
-    left alone until nothing was added for an hour (a chunk takes moments, a staged score too).
+    left alone until nothing was added for an hour (a chunk takes moments, a staged score too). At a URL there are none.
     """
-    for path in pathlib.Path(folder).glob(f".*{_SUFFIX}"):
+    place = storage.place(folder)
+    for path in place.glob(f".*{_SUFFIX}") if isinstance(place, pathlib.Path) else ():
         *_, host, number = path.name.removesuffix(_SUFFIX).split(".")
         if not number.isdecimal():
             continue

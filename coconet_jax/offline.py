@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 import hashlib
 import json
 import logging
-import os
-import pathlib
 from typing import Any, Final
 
 import jax
 from jaxtyping import Int16, Int64
 import numpy as np
 
-from coconet_jax import counter, errors, files, provenance, samples, tasks
+from coconet_jax import counter, errors, files, provenance, samples, storage, tasks
 
 CHUNK_SIZE: Final = 256  # unless it is asked for; not made of what depends on the devices at hand
 _OUR_NAMES: Final = ("num_samples", "chunk_size", "micro_batch")
@@ -28,7 +26,7 @@ Draw = Callable[[Int64[np.ndarray, " n"]], Int16[np.ndarray, "n t 4"]]
 
 
 def begin(
-    folder: str | os.PathLike[str],
+    folder: storage.Named,
     request: tasks.Request,
     settings: Mapping[str, Any],
     *,
@@ -44,7 +42,7 @@ def begin(
     Processes that share the folder call this with the same arguments, in any order.
 
     Args:
-      folder: made where it does not exist.
+      folder: made where it does not exist; local or a URL.
       request: what is to be completed; its music is told apart by a digest.
       settings: of the sampler, the steering and whatever else changes the music, as JSON has it.
       seed: of the run.
@@ -92,7 +90,7 @@ def begin(
     return manifest
 
 
-def _check_same_run(folder: str | os.PathLike[str], stored: dict[str, Any], asked: dict[str, Any]) -> None:
+def _check_same_run(folder: storage.Named, stored: dict[str, Any], asked: dict[str, Any]) -> None:
     there, here = _flat(stored), _flat(asked)
     differing = [name for name in {**there, **here} if name != "num_samples" and there.get(name) != here.get(name)]
     if differing:
@@ -171,14 +169,14 @@ def to_samples(
 def run(
     draw: Draw,
     request: tasks.Request,
-    folder: str | os.PathLike[str],
+    folder: storage.Named,
     manifest: dict[str, Any],
     *,
     shard_index: int = 0,
     num_shards: int = 1,
     chains_at_once: int | None = None,
     progress: bool = False,
-) -> list[pathlib.Path]:
+) -> list[storage.Place]:
     """Writes the chunks of this process that are not there yet, and returns the paths of all of its chunks.
 
     Args:
@@ -200,7 +198,7 @@ def run(
             f"shard_index={shard_index}, num_shards={num_shards}: use shard_index 0 to {max(num_shards, 1) - 1} and "
             "num_shards 1 or more"
         )
-    place, owner = pathlib.Path(folder), samples.digest(manifest)
+    place, owner = storage.place(folder), samples.digest(manifest)
     files.clean_up(place)
     first = shard_index * jax.process_count() + jax.process_index()
     numbers = range(first, samples.num_chunks(manifest), num_shards * jax.process_count())
@@ -233,7 +231,7 @@ def _groups(numbers: list[int], size: int) -> Iterator[list[int]]:
 
 
 def _found(
-    folder: pathlib.Path, number: int, owner: str, ids: Int64[np.ndarray, " n"]
+    folder: storage.Place, number: int, owner: str, ids: Int64[np.ndarray, " n"]
 ) -> Int16[np.ndarray, "m t 4"] | None:
     """The pitches of a chunk as it lies there; None where it is missing, or damaged and must be drawn again."""
     path = samples.chunk_path(folder, number)
@@ -241,6 +239,8 @@ def _found(
         chunk, chunk_owner = samples.read_chunk(path)
     except FileNotFoundError:
         return None
+    except storage.StoreError:
+        raise
     except errors.InputError:
         _log.warning("%s is damaged: it is drawn again", path)
         return None
@@ -249,7 +249,7 @@ def _found(
 
 
 def _check_grown(
-    folder: pathlib.Path, number: int, before: Int16[np.ndarray, "m t 4"] | None, now: Int16[np.ndarray, "n t 4"]
+    folder: storage.Place, number: int, before: Int16[np.ndarray, "m t 4"] | None, now: Int16[np.ndarray, "n t 4"]
 ) -> None:
     """The last chunk of a smaller run is drawn anew: what was there must come out again, or the run is another."""
     if before is not None and not np.array_equal(before, now[: len(before)]):

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 import io
 import math
-import os
 from typing import Any, Final
 
 from jaxtyping import Bool, Integer
 import numpy as np
 
-from coconet_jax import files, parts, pianoroll, score
+from coconet_jax import files, parts, pianoroll, score, storage
 
 DPI: Final = 100
 # Okabe and Ito's palette, told apart by colour-blind readers; blue next to orange, as neighbours in the score.
@@ -19,9 +18,7 @@ _BLACK_KEYS: Final = (1, 3, 6, 8, 10)
 _SURPRISED: Final = 8.0  # nats at which the colour is darkest
 
 
-def write_pianoroll(
-    path: str | os.PathLike[str], piece: score.Score, *, given: Bool[np.ndarray, "t i"] | None = None
-) -> None:
+def write_pianoroll(path: storage.Named, piece: score.Score, *, given: Bool[np.ndarray, "t i"] | None = None) -> None:
     """Draws a score: bars across, pitches up, one colour for each voice, a rectangle for each note.
 
     Args:
@@ -111,7 +108,7 @@ def _bar_grid(axes: Any, piece: score.Score, steps: int, bar: float) -> None:
     axes.set_xticks([tick for tick, _ in ticks], [label for _, label in ticks])
 
 
-def write_loss_curve(path: str | os.PathLike[str], metrics: Sequence[Mapping[str, Any]]) -> None:
+def write_loss_curve(path: storage.Named, metrics: Sequence[Mapping[str, Any]]) -> None:
     """Draws training loss and validation NLL, both nats per variable, against the training step.
 
     Args:
@@ -148,7 +145,7 @@ def write_loss_curve(path: str | os.PathLike[str], metrics: Sequence[Mapping[str
     _save(figure, path)
 
 
-def write_surprise(path: str | os.PathLike[str], piece: score.Score, notes: Sequence[score.NoteSurprise]) -> None:
+def write_surprise(path: storage.Named, piece: score.Score, notes: Sequence[score.NoteSurprise]) -> None:
     """Draws a score with each note in the colour of its surprise, -log p in nats given all other notes.
 
     Notes of which the model would rather write another pitch have a dark edge; a dot is at that pitch.
@@ -196,7 +193,7 @@ def write_surprise(path: str | os.PathLike[str], piece: score.Score, notes: Sequ
     _save(figure, path)
 
 
-def write_trace(path: str | os.PathLike[str], stages: Integer[np.ndarray, "r t i"], piece: score.Score) -> None:
+def write_trace(path: storage.Named, stages: Integer[np.ndarray, "r t i"], piece: score.Score) -> None:
     """Draws how a score came about: a strip for each stage, first to last, with the colours of the voices.
 
     Args:
@@ -246,7 +243,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+def _save(figure: Any, path: storage.Named) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     files.replace(path, buffer.getvalue(), durable=False)

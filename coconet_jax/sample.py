@@ -7,7 +7,6 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import pathlib
 import re
 import sys
 
@@ -30,6 +29,7 @@ from coconet_jax import (
     samples,
     score,
     settings,
+    storage,
 )
 
 FORMATS = ("npz", "midi", "musicxml", "png", "wav")
@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument("--num_samples", type=int, metavar="N", help="how many (default: 4)")
     count.add_argument("--alternatives", type=int, metavar="K", help="how many, all different from each other")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same music (default: 0)")
-    parser.add_argument("--out", default="chorales", metavar="DIR", help="folder to write to (default: chorales)")
+    parser.add_argument(
+        "--out", default="chorales", metavar="DIR", help="folder or gs:// URL to write to (default: chorales)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote to that folder")
     flags.add_flags(parser)
     settings.add_flags(parser)
@@ -205,7 +207,7 @@ def _write_scores(args: argparse.Namespace, made: samples.Samples, formats: Sequ
         print(f"  ... and {len(paths) - 12} more")
 
 
-def _remove_run(folder: pathlib.Path) -> None:
+def _remove_run(folder: storage.Place) -> None:
     """Deletes what a run wrote, told by its names, and nothing else."""
     try:
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -222,7 +224,7 @@ def _sample(args: argparse.Namespace) -> None:
     formats = _formats(args.formats, num_samples)
     if "wav" in formats:
         notation.audio.check()
-    folder = pathlib.Path(args.out)
+    folder = storage.place(args.out)
     files.check_folder(folder)
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
@@ -310,7 +312,7 @@ def _sample(args: argparse.Namespace) -> None:
         print(f"wrote {samples.num_chunks(manifest)} files of samples to {folder}")
 
 
-def _write_trace(folder: pathlib.Path, trace: Int16[np.ndarray, "r n t 4"], given: score.Score) -> None:
+def _write_trace(folder: storage.Place, trace: Int16[np.ndarray, "r n t 4"], given: score.Score) -> None:
     """The way of each sample, as arrays and as pictures."""
     from coconet_jax import render  # matplotlib is wanted here alone
 

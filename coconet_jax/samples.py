@@ -14,22 +14,21 @@ and is read back by
     some = samples.load_samples("study", ids=[0, 7, 40])  # reads only the chunks that hold these
     soon = samples.load_samples("study", partial=True)    # of a run that is not finished
 
-The same samples of the same run are the same bytes. Nothing here needs a network, music21 or a device.
+The same samples of the same run are the same bytes. Nothing here needs a model, music21 or a device, or, unless the
+folder is a URL such as gs://bucket/study, a network.
 """
 
 from collections.abc import Sequence
 import hashlib
 import io
 import json
-import os
-import pathlib
 from typing import Any, Final, NamedTuple
 import zipfile
 
 from jaxtyping import Bool, Int16, Int64
 import numpy as np
 
-from coconet_jax import errors, files
+from coconet_jax import errors, files, storage
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -71,19 +70,19 @@ _REQUIRED: Final = Samples._fields[:6]  # what the first version of the file hel
 
 
 def load_samples(
-    path: str | os.PathLike[str], *, ids: Sequence[int] | Int64[np.ndarray, " k"] | None = None, partial: bool = False
+    path: storage.Named, *, ids: Sequence[int] | Int64[np.ndarray, " k"] | None = None, partial: bool = False
 ) -> Samples:
     """Reads the samples of a run, or of one npz, in order of sample_id.
 
     Args:
-      path: the folder of a run, or one npz of it.
+      path: the folder of a run, or one npz of it; local or a URL.
       ids: the samples wanted, each once and in order (default: all).
       partial: whether to be content with those that are there already.
 
     Raises:
       InputError: there are none, some are missing, or a file is damaged or of another run.
     """
-    place = pathlib.Path(path)
+    place = storage.place(path)
     wanted = None if ids is None else np.unique(np.asarray(ids))
     if wanted is not None and (not len(wanted) or wanted.dtype.kind not in "iu"):
         raise errors.InputError(f"ids={ids}: give one or more whole numbers, or leave it out for all samples")
@@ -119,7 +118,7 @@ def load_samples(
     return chunks[0]._replace(**rows)
 
 
-def _read_chunks(folder: pathlib.Path, manifest: dict[str, Any], wanted: Int64[np.ndarray, " k"]) -> list[Samples]:
+def _read_chunks(folder: storage.Place, manifest: dict[str, Any], wanted: Int64[np.ndarray, " k"]) -> list[Samples]:
     """The chunks that exist among those with wanted samples."""
     run, chunks = digest(manifest), []
     inside = wanted[(wanted >= 0) & (wanted < manifest[_SIZE])]
@@ -137,9 +136,9 @@ def _read_chunks(folder: pathlib.Path, manifest: dict[str, Any], wanted: Int64[n
 # --------------------------------------------------------------------------------------------- chunks
 
 
-def chunk_path(folder: str | os.PathLike[str], number: int) -> pathlib.Path:
+def chunk_path(folder: storage.Named, number: int) -> storage.Place:
     """Where a chunk lies."""
-    return pathlib.Path(folder) / f"samples_{number:05d}.npz"
+    return storage.place(folder) / f"samples_{number:05d}.npz"
 
 
 def num_chunks(manifest: dict[str, Any]) -> int:
@@ -153,7 +152,7 @@ def chunk_ids(manifest: dict[str, Any], number: int) -> Int64[np.ndarray, " n"]:
     return np.arange(number * size, min((number + 1) * size, manifest[_SIZE]), dtype=np.int64)
 
 
-def write_chunk(path: str | os.PathLike[str], samples: Samples, run: str = "") -> pathlib.Path:
+def write_chunk(path: storage.Named, samples: Samples, run: str = "") -> storage.Place:
     """Writes samples into a folder that exists, marked as of a run (its digest).
 
     Raises:
@@ -162,21 +161,21 @@ def write_chunk(path: str | os.PathLike[str], samples: Samples, run: str = "") -
     return files.replace_npz(path, **samples._asdict(), run=run)
 
 
-def read_chunk(path: str | os.PathLike[str]) -> tuple[Samples, str]:
+def read_chunk(path: storage.Named) -> tuple[Samples, str]:
     """The samples in one npz, and the digest of the run they are of ("" in files without one).
 
     Raises:
       FileNotFoundError: it does not exist.
-      InputError: it is damaged or something else.
+      InputError: it is damaged or something else; a StoreError where it could not be looked at.
     """
     try:
         arrays: dict[str, Any] = {}
-        with open(path, "rb") as raw, zipfile.ZipFile(raw) as archive:
+        with zipfile.ZipFile(io.BytesIO(storage.place(path).read_bytes())) as archive:
             for name in archive.namelist():
                 # An entry is read whole, and its checksum looked at, before numpy trusts the sizes written in it.
                 arrays[name.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
         return _from_arrays(arrays), str(arrays.get("run", ""))
-    except FileNotFoundError:
+    except (FileNotFoundError, storage.StoreError):
         raise
     except Exception as error:  # zipfile, zlib and numpy let a dozen kinds out of damaged bytes
         reason = str(error) or type(error).__name__
@@ -214,9 +213,7 @@ def _from_arrays(arrays: dict[str, Any]) -> Samples:
     )
 
 
-def check_chunk(
-    path: str | os.PathLike[str], chunk: Samples, owner: str, run: str, ids: Int64[np.ndarray, " n"]
-) -> None:
+def check_chunk(path: storage.Named, chunk: Samples, owner: str, run: str, ids: Int64[np.ndarray, " n"]) -> None:
     """InputError unless a chunk is of this run (owner == run) and holds these samples, or the first of them."""
     if owner != run:
         raise errors.InputError(f"{path} is of another run than the {MANIFEST} beside it; move one of them elsewhere")
@@ -227,23 +224,23 @@ def check_chunk(
         )
 
 
-def write_samples(folder: str | os.PathLike[str], samples: Samples) -> pathlib.Path:
+def write_samples(folder: storage.Named, samples: Samples) -> storage.Place:
     """Writes `samples.npz`, a file of its own, into a folder that exists and returns its path."""
-    return write_chunk(pathlib.Path(folder) / FILE_NAME, samples)
+    return write_chunk(storage.place(folder) / FILE_NAME, samples)
 
 
 # --------------------------------------------------------------------------------------------- manifest
 
 
-def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+def read_manifest(folder: storage.Named) -> dict[str, Any] | None:
     """What a run was asked for; None where the folder or the manifest does not exist.
 
     Raises:
       InputError: it cannot be read, or is of another version's format.
     """
-    path = pathlib.Path(folder) / MANIFEST
+    path = storage.place(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_bytes())
         if manifest["format"] != FORMAT:
             raise errors.InputError(
                 f"{path} has format {manifest['format']!r}, this package reads {FORMAT}; use the version of "
@@ -260,10 +257,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return manifest
 
 
-def write_manifest(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> pathlib.Path:
+def write_manifest(folder: storage.Named, manifest: dict[str, Any]) -> storage.Place:
     """Writes a manifest into a folder that exists; the same manifest is the same bytes."""
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
-    return files.replace(pathlib.Path(folder) / MANIFEST, (text + "\n").encode())
+    return files.replace(storage.place(folder) / MANIFEST, (text + "\n").encode())
 
 
 def digest(manifest: dict[str, Any]) -> str:

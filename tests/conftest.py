@@ -1,5 +1,6 @@
 """Test set-up: eight CPU devices, strict JAX, executable shape annotations, one compile cache for all runs."""
 
+from collections.abc import Iterator
 import os
 import pathlib
 import subprocess
@@ -28,7 +29,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 assert len(jax.devices()) == 8  # settled before a command could choose otherwise
 
 from coconet_jax import config as config_lib  # noqa: E402
-from coconet_jax import model, pieces  # noqa: E402
+from coconet_jax import model, pieces, storage  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +87,14 @@ def toy_path(toy_pieces: pieces.PieceSet, tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.mktemp("toy") / "toy.npz"
     pieces.write_npz(path, toy_pieces)
     return str(path)
+
+
+@pytest.fixture
+def store(tmp_path: pathlib.Path) -> Iterator[storage.Url]:
+    """An empty folder of a store of objects, which is in the memory of this process."""
+    url = storage.Url(f"memory://{tmp_path.name}")
+    yield url
+    storage.remove_tree(url)
 
 
 def run_command(*words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:

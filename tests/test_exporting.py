@@ -9,7 +9,7 @@ import conftest
 import numpy as np
 import pytest
 
-from coconet_jax import errors, exporting, notation, pianoroll, samples
+from coconet_jax import errors, exporting, notation, pianoroll, samples, storage
 
 
 def make(count: int, steps: int = 16, **fields) -> samples.Samples:
@@ -33,7 +33,10 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 def test_files_hold_the_samples(tmp_path):
     made = make(3, meter=(3, 4), pickup_steps=4, qpm=66.0, title="Air")
-    paths = exporting.export(made, tmp_path / "new" / "out", ("midi", "musicxml", "png"))
+    paths = [
+        pathlib.Path(str(path))
+        for path in exporting.export(made, tmp_path / "new" / "out", ("midi", "musicxml", "png"))
+    ]
     assert [path.name for path in paths[:4]] == [
         "chorale_0000.mid",
         "chorale_0000.musicxml",
@@ -48,8 +51,29 @@ def test_files_hold_the_samples(tmp_path):
             np.testing.assert_array_equal(piece.onset, made.onset[number])
             assert (piece.meter, piece.pickup_steps, piece.qpm) == ((3, 4), 4, pytest.approx(66))
         assert paths[3 * number + 2].read_bytes().startswith(b"\x89PNG")
-    faster = exporting.export(pick(made, [1]), tmp_path / "faster", ("midi",), qpm=120.0)
-    assert notation.read_satb(faster[0]).qpm == pytest.approx(120)
+    (faster,) = exporting.export(pick(made, [1]), tmp_path / "faster", ("midi",), qpm=120.0)
+    assert notation.read_satb(str(faster)).qpm == pytest.approx(120)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_at_a_url_the_files_are_the_same_and_nothing_stays_on_disk(tmp_path, store, monkeypatch, processes):
+    made, formats = make(2), ("midi", "musicxml")
+    exporting.export(made, tmp_path / "local", formats)
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    monkeypatch.setattr(exporting.tempfile, "tempdir", str(staging))
+    paths = exporting.export(made, str(store), formats, processes=processes)
+    assert paths[:2] == [store / "chorale_0000.mid", store / "chorale_0000.musicxml"] and len(paths) == 4
+    assert {path.name: path.read_bytes() for path in store.iterdir()} == contents(tmp_path / "local")
+    assert not list(staging.iterdir())
+
+    def refuse(*_):
+        raise storage.StoreError("refused")
+
+    monkeypatch.setattr(storage, "upload", refuse)
+    with pytest.raises(storage.StoreError, match="refused"):
+        exporting.export(made, str(store), formats, processes=processes)
+    assert not list(staging.iterdir())
 
 
 def test_pictures_show_what_was_given(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from coconet_jax import errors, files
+from coconet_jax import errors, files, storage
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -16,6 +16,22 @@ def test_a_file_is_replaced_whole(tmp_path):
     files.replace(target, b"one")
     files.replace(target, b"two")
     assert target.read_bytes() == b"two" and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_an_object_is_replaced_whole(store):
+    files.check_folder(store)
+    files.clean_up(files.make_folder(store))
+    assert files.replace(str(store / "a.json"), b"one") == files.replace(store / "a.json", b"two") == store / "a.json"
+    assert (store / "a.json").read_bytes() == b"two" and storage.tree(store) == ["a.json"]
+
+
+def test_a_store_that_cannot_be_written_is_found_out_before_the_work(store, monkeypatch):
+    def refuse(*_):
+        raise storage.StoreError("refused")
+
+    monkeypatch.setattr(storage.Url, "write_bytes", refuse)
+    with pytest.raises(storage.StoreError, match="refused"):
+        files.check_folder(store)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -71,7 +87,9 @@ def test_what_the_dead_left_goes(tmp_path):
 
 def test_equal_arrays_are_equal_bytes(tmp_path):
     made = np.arange(1000).reshape(10, 100)
-    first, second = (files.replace_npz(tmp_path / name, a=made, b=np.array("x")) for name in ("a.npz", "b.npz"))
+    first, second = tmp_path / "a.npz", tmp_path / "b.npz"
+    for path in (first, second):
+        assert files.replace_npz(path, a=made, b=np.array("x")) == path
     assert first.read_bytes() == second.read_bytes() and first.stat().st_size < made.nbytes
     with np.load(first) as stored:
         np.testing.assert_array_equal(stored["a"], made)

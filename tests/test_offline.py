@@ -14,7 +14,7 @@ import conftest
 import numpy as np
 import pytest
 
-from coconet_jax import counter, errors, files, offline, provenance, samples, score, tasks
+from coconet_jax import counter, errors, files, offline, provenance, samples, score, storage, tasks
 
 STEPS = 8
 REQUEST = tasks.compose(STEPS)
@@ -33,10 +33,11 @@ def begin(folder, num_samples: int = 26, request=REQUEST, settings=None, **field
 
 
 def run(folder, num_samples: int = 26, draw=draw, **fields) -> list[pathlib.Path]:
-    return offline.run(draw, REQUEST, folder, begin(folder, num_samples), **fields)
+    paths = offline.run(draw, REQUEST, folder, begin(folder, num_samples), **fields)
+    return [pathlib.Path(str(path)) for path in paths]
 
 
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
+def contents(folder: storage.Place) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -114,6 +115,41 @@ def test_interrupted_at_every_chunk(tmp_path, whole, monkeypatch, where):
         done = sorted(path.name for path in tmp_path.iterdir() if path.name != "manifest.json")
         assert done == [f"samples_0000{n}.npz" for n in range(kept + 1)]
     assert contents(tmp_path) == whole
+
+
+def test_a_run_at_a_url_is_the_same_objects_after_interruptions(store, whole, monkeypatch, caplog):
+    def stop(ids):
+        if ids[0] >= 8:
+            raise KeyboardInterrupt
+        return draw(ids)
+
+    folder = str(store)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, draw=stop)
+    assert [path.name for path in store.iterdir()] == ["manifest.json", "samples_00000.npz", "samples_00001.npz"]
+    drawn: list[int] = []
+
+    def note(ids):
+        drawn.extend(ids)
+        return draw(ids)
+
+    run(folder, draw=note, shard_index=1, num_shards=2)
+    run(folder, draw=note)
+    assert sorted(drawn) == list(range(8, 26))
+    assert contents(store) == whole
+    np.testing.assert_array_equal(samples.load_samples(folder, ids=[3, 20]).pitches, draw([3, 20]))
+    with pytest.raises(errors.InputError, match=rf"{folder} holds another run, with other seed"):
+        begin(folder, seed=4)
+
+    def refuse(*_):
+        raise storage.StoreError("the line is down")
+
+    # Not to be looked at is not to be damaged: nothing is drawn again.
+    monkeypatch.setattr(storage.Url, "read_bytes", refuse)
+    manifest = json.loads(whole["manifest.json"])
+    with pytest.raises(storage.StoreError, match="the line is down"):
+        offline.run(draw, REQUEST, folder, manifest)
+    assert not caplog.records
 
 
 def test_what_is_there_is_not_drawn_again(tmp_path, whole):

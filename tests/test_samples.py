@@ -63,6 +63,14 @@ def test_a_run_reads_as_one_in_order(tmp_path):
     assert samples.load_samples(folder, ids=range(4)).given.shape == (4, 8, 4)
 
 
+def test_a_url_that_holds_none(store):
+    with pytest.raises(errors.InputError, match=rf"{store} holds no samples: it does not exist"):
+        samples.load_samples(str(store))
+    samples.write_samples(store, make([0, 1]))
+    assert_equal(samples.load_samples(str(store)), make([0, 1]))
+    assert_equal(samples.load_samples(store / "samples.npz"), make([0, 1]))
+
+
 def test_chosen_samples_need_only_their_chunks(tmp_path):
     folder = make_folder(tmp_path / "run", 12, 4)
     (folder / "samples_00001.npz").unlink()
