@@ -5,9 +5,11 @@ A run's folder holds `checkpoints/<step>/` with the items
   train_state  all that resuming needs,
   header       JSON: format version, config, sha256 of weights, state and pieces, package versions,
   metrics      JSON: the validation NLL, where the step was evaluated.
+Where the folder is a URL, Orbax works in a temporary one that mirrors it.
 """
 
 import contextlib
+import dataclasses
 import gc
 import hashlib
 import importlib.metadata
@@ -15,23 +17,26 @@ import logging
 import pathlib
 import shutil
 import sys
+import tempfile
 import time
 from typing import Any, NamedTuple
 
 from absl import logging as absl_logging
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as ocp_managers
 
 from coconet_jax import config as config_lib
-from coconet_jax import devices, errors, model
+from coconet_jax import devices, errors, mirror, model, storage
 from coconet_jax import state as state_lib
 
 FORMAT = 1
 FOLDER = "checkpoints"
 VALID_NLL = "valid_nll"
+_METRICS = "metrics"  # Orbax's name of the item
 
 
 class Loaded(NamedTuple):
@@ -58,8 +63,77 @@ def _nll_of(metrics: dict[str, float]) -> float:
     return metrics[VALID_NLL]
 
 
-def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.CheckpointManager:
-    """A manager that writes a run's checkpoints asynchronously.
+class _Mirror(ocp.CheckpointManager):
+    """A manager of the checkpoints at a URL, in a temporary folder of this process; an item is fetched when it is read.
+
+    The state is replicated, so process 0 writes all of it; the others wait, and fail where it does. Each process reads
+    for itself.
+    """
+
+    def __init__(self, url: storage.Url, options: ocp.CheckpointManagerOptions):
+        self.url = url
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="coconet_jax_"))
+        process = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process {process}"
+        )
+        try:
+            for step in mirror.steps(url):
+                mirror.fetch(url, step, (_METRICS,), self._folder)
+            super().__init__(
+                self._folder, options=dataclasses.replace(options, create=False, multiprocessing_options=alone)
+            )
+        except BaseException:
+            shutil.rmtree(self._folder)
+            raise
+
+    def restore(self, step: int, args: ocp.args.Composite) -> Any:  # type: ignore[override]
+        mirror.fetch(self.url, step, tuple(args.keys()), self._folder)
+        return super().restore(step, args=args)
+
+    def save(self, step: int, args: ocp.args.Composite, **fields: Any) -> None:  # type: ignore[override]
+        failure: Exception | None = None
+        if devices.is_lead():
+            try:
+                super().save(step, args=args, **fields)
+                self._publish(step)
+            except Exception as error:
+                failure = error
+        if jax.process_count() > 1:
+            failed = bool(multihost_utils.broadcast_one_to_all(np.array(failure is not None)))
+            if failed and not failure:
+                failure = errors.InputError(
+                    f"process 0 could not write the checkpoint of step {step}; see what it says"
+                )
+        if failure:
+            raise failure
+        if not devices.is_lead():
+            mirror.fetch(self.url, step, (_METRICS,), self._folder)
+            self.reload()
+
+    def _publish(self, step: int) -> None:
+        """Uploads a step and deletes those at the URL that Orbax has deleted here."""
+        self.wait_until_finished()
+        mirror.publish(self._folder, step, self.url)
+        for old in set(mirror.steps(self.url)) - set(self.all_steps()):
+            mirror.delete(self.url, old)
+        for path in (self._folder / str(step)).iterdir():  # what Orbax looks at again are the metrics alone
+            if path.is_dir() and path.name != _METRICS:
+                shutil.rmtree(path)
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _open(folder: storage.Place, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    if isinstance(folder, storage.Url):
+        return _Mirror(folder, options)
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def open_run(workdir: storage.Named, *, milestone_base: int = 0) -> ocp.CheckpointManager:
+    """A manager that writes a run's checkpoints, on disk asynchronously.
 
     Keeps the last two, the best two by validation NLL and, where `milestone_base` > 0, those at
     milestone_base, 2 milestone_base, 4 milestone_base, ... steps. What was a milestone when it was saved stays one,
@@ -81,20 +155,23 @@ def open_run(workdir: str | pathlib.Path, *, milestone_base: int = 0) -> ocp.Che
         best_fn=_nll_of,  # without it Orbax writes no metrics; what is kept is the policy's matter
         save_root_metadata=False,
     )
-    folder = pathlib.Path(workdir).absolute() / FOLDER  # Orbax refuses relative paths
+    folder = storage.place(workdir).absolute() / FOLDER  # Orbax refuses relative paths
     if devices.is_lead():
         _remove_leftovers(folder)
-    manager = ocp.CheckpointManager(folder, options=options)
+    manager = _open(folder, options)
     kept.append(ocp_managers.CustomSteps(_stored_milestones(manager)))  # known only now; the policy holds this list
     return manager
 
 
-def _remove_leftovers(folder: pathlib.Path) -> None:
+def _remove_leftovers(folder: storage.Place) -> None:
     """Removes the half-written checkpoints of a process that was killed.
 
-    Orbax would, by cleanup_tmp_directories, but removes a folder and those inside it side by side: the next save then
-    fails with "Directory not empty".
+    On disk Orbax would, by cleanup_tmp_directories, but removes a folder and those inside it side by side: the next
+    save then fails with "Directory not empty".
     """
+    if isinstance(folder, storage.Url):
+        mirror.clean_up(folder)
+        return
     for leftover in folder.glob("*.orbax-checkpoint-tmp*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -147,11 +224,14 @@ def save(
         "valid_sha256": valid_sha256,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
     }
+    tree = _as_tree(state)
+    if isinstance(manager, _Mirror):  # one process writes what all hold: to Orbax, arrays of its own
+        weights, tree = jax.tree.map(np.asarray, (weights, tree))
     manager.save(
         step,
         args=ocp.args.Composite(
             weights=ocp.args.StandardSave(weights),
-            train_state=ocp.args.StandardSave(_as_tree(state)),
+            train_state=ocp.args.StandardSave(tree),
             header=ocp.args.JsonSave(header),
         ),
         metrics=None if valid_nll is None else {VALID_NLL: valid_nll},
@@ -218,6 +298,8 @@ def _read(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
     try:
         try:
             return manager.restore(step, args=ocp.args.Composite(**items))
+        except storage.StoreError:
+            raise
         except Exception as error:  # its readers let through what tensorstore, msgpack and json raise
             reason = f"{type(error).__name__}: {error}"
         # Here the error and its frames are gone; reads that wait for the file system are let go within moments.
@@ -237,8 +319,9 @@ def _check_digest(tree: Any, stored: str, manager: ocp.CheckpointManager, step: 
 
 def _damaged(manager: ocp.CheckpointManager, step: int, reason: str) -> errors.InputError:
     others = [n for n in sorted(manager.all_steps()) if n != step]
+    place = manager.url if isinstance(manager, _Mirror) else manager.directory
     return errors.InputError(
-        f"the checkpoint of step {step} in {manager.directory} is damaged ({reason[:200]}); delete the folder {step} "
+        f"the checkpoint of step {step} in {place} is damaged ({reason[:200]}); delete the folder {step} "
         f"there to use another (there are {others}), or copy it again"
     )
 
@@ -255,13 +338,13 @@ def _config_of(header: dict[str, Any], step: int) -> config_lib.Config:
         raise errors.InputError(f"the config in the checkpoint of step {step} cannot be read: {error}") from None
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None) -> Loaded:
+def load(workdir: storage.Named, step: int | None = None) -> Loaded:
     """Weights of a run's best checkpoint (by validation NLL), or of a given step, on the default device.
 
     Raises:
       InputError: no checkpoint there, no such step, or the weights are not those that were written.
     """
-    path = pathlib.Path(workdir).absolute()
+    path = storage.place(workdir).absolute()
     if path.name == FOLDER:
         path = path.parent
     if not (path / FOLDER).is_dir():
@@ -269,7 +352,7 @@ def load(workdir: str | pathlib.Path, step: int | None = None) -> Loaded:
             f"{workdir} holds no checkpoint (no folder {FOLDER}/ in it); give the --workdir of a training run"
         )
     with contextlib.closing(
-        ocp.CheckpointManager(path / FOLDER, options=ocp.CheckpointManagerOptions(read_only=True, best_fn=_nll_of))
+        _open(path / FOLDER, ocp.CheckpointManagerOptions(read_only=True, best_fn=_nll_of))
     ) as manager:
         steps = sorted(manager.all_steps())
         if not steps:

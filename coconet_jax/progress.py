@@ -1,54 +1,77 @@
 """What a training run tells the world: the terminal, metrics.jsonl, TensorBoard where installed, loss.png."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import sys
+import tempfile
 from typing import Any, TextIO
 
 import tqdm
 
 from coconet_jax import config as config_lib
-from coconet_jax import devices, model, render
+from coconet_jax import devices, files, model, render, storage
 
 
 class Reporter:
     """Writes a run's numbers; only the lead process does anything.
 
     metrics.jsonl has one line a report: step, loss and valid_nll (nats per variable), steps_per_second,
-    examples_per_second, ... On resuming, lines past the restored step are dropped: they will come again.
+    examples_per_second, ... On resuming, lines past the restored step are dropped: they will come again. Where the
+    folder is a URL nothing can be added to an object: lines are collected, and all of them written at evaluations and
+    at the end, as are TensorBoard's files.
     """
 
-    def __init__(self, folder: pathlib.Path, first_step: int, config: config_lib.Config, mesh: devices.Mesh):
+    def __init__(self, folder: storage.Place, first_step: int, config: config_lib.Config, mesh: devices.Mesh):
         self._folder, self._first_step, self._config, self._mesh = folder, first_step, config, mesh
         self._lead = devices.is_lead()
         self._stack = contextlib.ExitStack()
         self._file: TextIO | None = None
         self._board: Any = None
         self._bar: tqdm.tqdm | None = None
+        self._staging = pathlib.Path()  # of TensorBoard's files, where the folder is a URL
+        self._unwritten = False
 
     def __enter__(self) -> "Reporter":
         if not self._lead:
             return self
         path = self._folder / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["step"] <= self._first_step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, path)
-        self._file = self._stack.enter_context(open(path, "a", buffering=1))
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if isinstance(path, pathlib.Path):
+            partial = path.with_suffix(".partial")
+            partial.write_text(text)
+            os.replace(partial, path)
+            self._file = self._stack.enter_context(open(path, "a", buffering=1))
+            logs = self._folder / "tensorboard"
+        else:
+            self._file = io.StringIO()
+            self._file.write(text)
+            logs = self._staging = pathlib.Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         with contextlib.suppress(ImportError):
             import tensorboardX  # type: ignore[import-untyped]
 
-            self._board = self._stack.enter_context(
-                contextlib.closing(tensorboardX.SummaryWriter(str(self._folder / "tensorboard")))
-            )
+            self._board = self._stack.enter_context(contextlib.closing(tensorboardX.SummaryWriter(str(logs))))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._stack.close()
+        with self._stack:
+            if self._bar is not None:
+                self._bar.close()
+            self._write()
+
+    def _write(self) -> None:
+        """Writes what was collected for a URL since the last time, with all that is there already."""
+        if not isinstance(self._file, io.StringIO) or not self._unwritten:
+            return
+        files.replace(self._folder / "metrics.jsonl", self._file.getvalue().encode())
+        if self._board is not None:
+            self._board.flush()
+            names = [path.name for path in self._staging.iterdir()]
+            storage.upload(self._staging, names, storage.Url(f"{self._folder}/tensorboard"))
+        self._unwritten = False
 
     def start(self, state: Any, num_pieces: int, source: str) -> None:
         """Says what is about to run."""
@@ -73,10 +96,13 @@ class Reporter:
             line["examples_per_second"] = numbers["steps_per_second"] * self._config.train.batch_size
         assert self._file is not None
         self._file.write(json.dumps(line) + "\n")
+        self._unwritten = True
         if self._board is not None:
             for name, value in line.items():
                 if name != "step":
                     self._board.add_scalar(name, value, step)
+        if "valid_nll" in numbers:
+            self._write()
         text = f"loss {numbers['loss']:.4f}"
         if "valid_nll" in numbers:
             text += f", valid {numbers['valid_nll']:.4f} nats per variable"
@@ -97,17 +123,18 @@ class Reporter:
             return
         if self._bar is not None:
             self._bar.close()
+        self._write()
         curve = self._folder / "loss.png"
         render.write_loss_curve(curve, read_metrics(self._folder / "metrics.jsonl"))
         why = {"done": "done", "early": "stopped early: no progress", "signal": "stopped by a signal, saved"}
         print(f"{why[stopped.reason]} at step {stopped.step}; loss curve: {curve}", flush=True)
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_metrics(path: storage.Named) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
     lines = []
-    with contextlib.suppress(FileNotFoundError), open(path) as file:
-        for text in file:
+    with contextlib.suppress(FileNotFoundError):
+        for text in storage.place(path).read_bytes().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 lines.append(json.loads(text))
     return lines

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coconet_jax import checkpoint, devices, errors, state
+from coconet_jax import checkpoint, devices, errors, mirror, state, storage
 from coconet_jax import config as config_lib
 
 
@@ -128,8 +128,9 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def test_missing_checkpoints_are_named(run, tmp_path):
-    with pytest.raises(errors.InputError, match="holds no checkpoint"):
-        checkpoint.load(tmp_path / "nowhere")
+    for place in (tmp_path / "nowhere", "memory://nowhere"):
+        with pytest.raises(errors.InputError, match="holds no checkpoint"):
+            checkpoint.load(place)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(errors.InputError, match="no finished checkpoint yet"):
         checkpoint.load(tmp_path)
@@ -157,6 +158,47 @@ def test_a_half_written_checkpoint_is_neither_served_nor_in_the_way(run, tiny_co
     assert all(path.name.isdigit() for path in (folder / "checkpoints").iterdir())
 
 
+def test_a_run_at_a_url_reads_as_one_on_disk(run, tiny_config, tiny_variables, store, tmp_path, monkeypatch):
+    """A copy of one, gone on with: the best, the last, damage, an interrupted upload."""
+    storage.upload(run, [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()], store)
+    monkeypatch.setattr(checkpoint.tempfile, "tempdir", str(tmp_path))
+    best = checkpoint.load(str(store))
+    assert (best.step, best.metrics) == (2, {"valid_nll": 1.5})
+    assert checkpoint.load(store / "checkpoints", 3).step == 3
+    with pytest.raises(errors.InputError, match=rf"step 9 is not among the checkpoints of {store}: \[1, 2, 3\]"):
+        checkpoint.load(str(store), 9)
+
+    manager = checkpoint.open_run(str(store))
+    restored = checkpoint.restore(manager, tiny_config, devices.make_mesh(2), "data")
+    assert restored is not None and int(restored.step) == 3
+    four = restored._replace(step=jnp.asarray(4, jnp.int32))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.Url, "unlink", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(manager, four, tiny_variables, tiny_config, "data", 1.0)
+    manager.close()
+    assert storage.tree(store / "checkpoints" / "4") and checkpoint.load(str(store)).step == 2
+    manager = checkpoint.open_run(str(store))
+    assert not storage.tree(store / "checkpoints" / "4") and list(manager.all_steps()) == [1, 2, 3]
+    for _ in range(2):  # the second time it is there
+        checkpoint.save(manager, four, tiny_variables, tiny_config, "data", 1.0)
+    manager.close()
+    assert checkpoint.load(str(store)).step == 4 and mirror.steps(store / "checkpoints") == [2, 3, 4]
+
+    header = store / "checkpoints" / "4" / "header" / "metadata"
+    header.write_bytes(json.dumps({**json.loads(header.read_bytes()), "sha256": "0" * 64}).encode())
+    with pytest.raises(errors.InputError, match=rf"step 4 in {store}/checkpoints is damaged .*delete the folder 4"):
+        checkpoint.load(str(store))
+
+    def refuse(*_):
+        raise storage.StoreError("the line is down")
+
+    monkeypatch.setattr(storage, "download", refuse)
+    with pytest.raises(storage.StoreError, match="the line is down"):
+        checkpoint.load(str(store))
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_maths_that_agrees_is_resumed(run, tiny_config):
     manager = checkpoint.open_run(run)
     other = dataclasses.replace(tiny_config, model=config_lib.Model(num_layers=6, num_filters=9))
@@ -169,7 +211,8 @@ def test_only_maths_that_agrees_is_resumed(run, tiny_config):
     manager.close()
 
 
-def test_milestones_outlive_a_change_of_settings(tiny_config, tiny_variables, tmp_path):
+@pytest.mark.parametrize("at_a_url", [False, True])
+def test_milestones_outlive_a_change_of_settings(tiny_config, tiny_variables, tmp_path, store, at_a_url):
     """Each resumed stretch evaluates at other steps, or wants no milestones: the old ones stay, by their own rule."""
     begun = state.create(jax.random.key(0), tiny_config, tiny_variables)
     stretches: tuple[tuple[dict, range, set[int]], ...] = (
@@ -179,12 +222,14 @@ def test_milestones_outlive_a_change_of_settings(tiny_config, tiny_variables, tm
     )
     for fields, steps, milestones in stretches:
         config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, **fields))
-        manager = checkpoint.open_run(tmp_path, milestone_base=config_lib.milestone_base(config.train))
+        workdir = str(store) if at_a_url else tmp_path
+        manager = checkpoint.open_run(workdir, milestone_base=config_lib.milestone_base(config.train))
         for step in steps:  # ever better, so that the best are the last
             here = begun._replace(step=jnp.asarray(step, jnp.int32))
             checkpoint.save(manager, here, tiny_variables, config, "data", 1 / step)
         manager.wait_until_finished()
         assert set(manager.all_steps()) == milestones | set(steps[-2:])
+        assert not at_a_url or set(mirror.steps(store / "checkpoints")) == milestones | set(steps[-2:])
         manager.close()
 
 

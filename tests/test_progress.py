@@ -5,7 +5,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from coconet_jax import devices, loop, progress
+from coconet_jax import devices, loop, progress, storage
 
 STATE = types.SimpleNamespace(params={"kernel": jnp.zeros((3, 4))})
 
@@ -14,9 +14,12 @@ def report(folder, first_step, config, steps):
     with progress.Reporter(folder, first_step, config, devices.make_mesh(1)) as reporter:
         reporter.start(STATE, 5, "toy")
         for step in steps:
-            numbers = {"loss": 2.0, "steps_per_second": 4.0}
-            reporter.report(step, numbers | ({"valid_nll": 1.5} if step % 4 == 0 else {}))
+            report_one(reporter, step)
         reporter.finish(loop.Stopped("done", steps[-1]))
+
+
+def report_one(reporter, step):
+    reporter.report(step, {"loss": 2.0, "steps_per_second": 4.0} | ({"valid_nll": 1.5} if step % 4 == 0 else {}))
 
 
 def test_lines_and_plain_text(tiny_config, tmp_path, capsys):
@@ -51,6 +54,24 @@ def test_tensorboard_gets_the_numbers(tiny_config, tmp_path):
     report(tmp_path, 0, tiny_config, [2, 4])
     events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
     assert b"valid_nll" in events and b"steps_per_second" in events
+
+
+def test_at_a_url_lines_are_written_at_evaluations_and_at_the_end(tiny_config, store, monkeypatch):
+    def steps() -> list[int]:
+        return [line["step"] for line in progress.read_metrics(store / "metrics.jsonl")]
+
+    with progress.Reporter(store, 0, tiny_config, devices.make_mesh(1)) as reporter:  # and is not finished
+        reporter.start(STATE, 5, "toy")
+        for step, seen in ((2, []), (4, [2, 4]), (6, [2, 4])):
+            report_one(reporter, step)
+            assert steps() == seen
+    assert steps() == [2, 4, 6]
+    report(store, 4, tiny_config, [6, 8, 10])
+    assert steps() == [2, 4, 6, 8, 10]
+    assert (store / "loss.png").read_bytes().startswith(b"\x89PNG")
+    pytest.importorskip("tensorboardX", reason="the extra `logging` is not installed")
+    events = b"".join((store / name).read_bytes() for name in storage.tree(store) if name.startswith("tensorboard/"))
+    assert b"valid_nll" in events
 
 
 def test_no_metrics_yet(tmp_path):
