@@ -7,13 +7,16 @@ devices by `shard_map` or by `pmap`; either way the state is replicated and has 
 from collections.abc import Callable, Sequence
 import contextlib
 import functools
+import hashlib
 import logging
 import os
 import pathlib
+import socket
 import sys
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from coconet_jax import errors
@@ -226,6 +229,14 @@ def _pmap(body: Callable[..., Any], mesh: Mesh, sharded: Sequence[bool], donate:
         return jax.tree.map(rejoin, out) if jax.process_count() > 1 else out
 
     return call
+
+
+def num_hosts() -> int:
+    """Machines that the processes of this run are on, told apart by their names; all processes take part."""
+    if jax.process_count() == 1:
+        return 1
+    name = np.frombuffer(hashlib.sha256(socket.gethostname().encode()).digest(), np.uint8)
+    return len(np.unique(multihost_utils.process_allgather(name), axis=0))
 
 
 def is_lead() -> bool:

@@ -19,15 +19,15 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 import numpy as np
 
-from coconet_jax import checkpoint, data, devices, errors, loop, steps
+from coconet_jax import checkpoint, data, devices, errors, files, loop, steps, storage
 from coconet_jax import config as config_lib
 from coconet_jax import state as state_lib
 
 # -------------------------------------------------------------------------------------- one Coconet run
 
 
-def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> loop.Stopped:
-    """Trains, or resumes, the run that lives in `workdir`, and returns why it ended.
+def train(config: config_lib.Config, workdir: storage.Named) -> loop.Stopped:
+    """Trains, or resumes, the run that lives in `workdir`, a folder or a URL, and returns why it ended.
 
     Raises:
       InputError: settings, data or folder that cannot be used.
@@ -35,7 +35,8 @@ def train(config: config_lib.Config, workdir: str | os.PathLike[str]) -> loop.St
     """
     from coconet_jax import progress  # tqdm and TensorBoard are wanted here alone
 
-    folder = pathlib.Path(workdir).absolute()
+    folder = storage.place(workdir).absolute()
+    _check_hosts(folder, workdir)
     _make_folder(folder)
     mesh = devices.make_mesh(config.num_devices)
     config_lib.check_devices(config, mesh.size)
@@ -195,7 +196,16 @@ def _rows_of_process(batch_size: int, mesh: devices.Mesh) -> np.ndarray:
     return np.concatenate([np.arange(n * local, (n + 1) * local, dtype=np.int32) for n in own])
 
 
-def _make_folder(folder: pathlib.Path) -> None:
+def _check_hosts(folder: storage.Place, workdir: storage.Named) -> None:
+    hosts = devices.num_hosts()
+    if hosts > 1 and isinstance(folder, pathlib.Path):
+        raise errors.InputError(f"--workdir={workdir}: {hosts} hosts cannot share a local folder; give a gs:// one")
+
+
+def _make_folder(folder: storage.Place) -> None:
+    if isinstance(folder, storage.Url):
+        files.check_folder(folder)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable.{os.getpid()}"
@@ -216,7 +226,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A recipe, such as configs/cpu.py; override a field by --config.train.num_steps=1000."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics.jsonl, loss.png. The same folder again resumes."
+    "workdir", None, "Folder or gs:// URL of the run: checkpoints, metrics.jsonl, loss.png. The same again resumes."
 )
 
 
@@ -251,8 +261,9 @@ _HELP = """Trains a Coconet on four-part chorales, or resumes the run that lives
   --config=FILE        a recipe: configs/cpu.py (minutes on a laptop), small.py, separable.py, paper.py, test.py
   --config.GROUP.FIELD=VALUE
                        overrides a field, such as --config.train.batch_size=64 --config.data.path=chorales.npz
-  --workdir=DIR        where checkpoints/, metrics.jsonl and loss.png go. The same command again resumes from the
-                       last checkpoint, bit for bit; a larger --config.train.num_steps prolongs the run.
+  --workdir=DIR        where checkpoints/, metrics.jsonl and loss.png go: a folder or a gs:// URL. The same command
+                       again resumes from the last checkpoint, bit for bit; a larger --config.train.num_steps prolongs
+                       the run.
 
 Fine-tune on scores of your own:
   python -m coconet_jax.train --config=configs/cpu.py --workdir=runs/mine --config.train.init_from=runs/first \\

@@ -113,6 +113,17 @@ def test_replicate_and_shard_rows():
         np.testing.assert_array_equal(shard.data, x[2 * n : 2 * n + 2])
 
 
+@pytest.mark.parametrize(("gathered", "count"), [([0, 0], 1), ([0, 1, 0, 2], 3)])
+def test_hosts_are_counted(monkeypatch, gathered, count):
+    """Of several processes: what each gives for its host differs from this one's by so much."""
+    assert devices.num_hosts() == 1
+    monkeypatch.setattr(jax, "process_count", lambda: len(gathered))
+    monkeypatch.setattr(
+        devices.multihost_utils, "process_allgather", lambda own: np.stack([own + np.uint8(n) for n in gathered])
+    )
+    assert devices.num_hosts() == count
+
+
 def test_describe():
     assert devices.describe(devices.make_mesh(2)) == "2 x cpu in 1 process"
     assert devices.is_lead()

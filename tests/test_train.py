@@ -20,8 +20,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coconet_jax import checkpoint, data, devices, errors, loop, model, pianoroll, pieces, progress, steps, train
+from coconet_jax import (
+    checkpoint,
+    data,
+    devices,
+    errors,
+    export,
+    loop,
+    mirror,
+    model,
+    pianoroll,
+    pieces,
+    progress,
+    sample,
+    samples,
+    steps,
+    storage,
+    train,
+)
 from coconet_jax import config as config_lib
+from coconet_jax import evaluate as evaluation_command
 from coconet_jax import state as state_lib
 
 
@@ -201,7 +219,7 @@ def run_of(config, toy_path, **fields) -> config_lib.Config:
     return with_data(with_train(config, **fields), path=toy_path)
 
 
-def final_state(workdir: pathlib.Path, config: config_lib.Config) -> state_lib.TrainState:
+def final_state(workdir: storage.Named, config: config_lib.Config) -> state_lib.TrainState:
     manager = checkpoint.open_run(workdir)
     resident = data.make_resident(data.load(config.data).splits["train"], config.data)
     state = checkpoint.restore(manager, config, devices.make_mesh(1), checkpoint.digest(resident))
@@ -285,6 +303,66 @@ def test_sets_larger_than_the_device_stream(tiny_config, toy_path, tmp_path, mon
     streamed, resident = final_state(tmp_path / "streamed", config), final_state(tmp_path / "resident", config)
     for x, y in zip(leaves(streamed.params), leaves(resident.params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_at_a_url_is_that_of_a_folder_and_serves_all_commands(tiny_config, toy_path, tmp_path, store, capsys):
+    """Interrupted, resumed, started from, sampled from twice, evaluated twice, exported: nothing lies on disk."""
+    config = dataclasses.replace(run_of(tiny_config, toy_path), num_devices=1)
+    train.train(config, tmp_path / "whole")
+    url = str(store / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "signals", lambda _: contextlib.nullcontext(lambda step: step == 6))
+        assert train.train(config, url) == loop.Stopped("signal", 6)
+    assert mirror.steps(store / "run" / "checkpoints") == [4, 6]
+    assert train.train(config, url) == loop.Stopped("done", 8)
+    assert mirror.steps(store / "run" / "checkpoints") == [4, 6, 8]
+    assert_equal(final_state(tmp_path / "whole", config), final_state(url, config))
+    reported = [line["step"] for line in progress.read_metrics(store / "run" / "metrics.jsonl")]
+    assert reported == [2, 4, 6, 8] and (store / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert_equal(
+        train._initial_state(with_train(config, init_from=url)).params, checkpoint.load(url).variables["params"]
+    )
+    capsys.readouterr()
+
+    words = [f"--checkpoint={url}", "--num_samples=3", "--bars=1", "--num_steps=2", "--chunk_size=2", "--seed=1"]
+    for overwrite in ([], [], ["--overwrite"]):
+        sample.main([*words, "--formats=midi,png", f"--out={store}/out", *overwrite])
+        output = capsys.readouterr().out
+        assert f"wrote 6 files to {store}/out" in output and f"{store}/out/chorale_0002.png" in output
+    names = [path.name for path in (store / "out").iterdir()]
+    scores = [f"chorale_000{n}.{suffix}" for n in range(3) for suffix in ("mid", "png")]
+    assert names == [*scores, "manifest.json", "samples_00000.npz", "samples_00001.npz"]
+    sample.main(["--export=1", "--formats=musicxml", f"--out={store}/out"])
+    assert (store / "out" / "chorale_0001.musicxml").exists()
+    words[0] = f"--checkpoint={tmp_path}/whole"
+    sample.main([*words, "--formats=midi", f"--out={tmp_path}/out"])
+    for name in ("samples_00000.npz", "samples_00001.npz", "chorale_0002.mid"):
+        assert (store / "out" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert samples.load_samples(f"{store}/out").pitches.shape == (3, 16, 4)
+
+    words = [f"--checkpoint={url}", "--orderings=1", "--measures=notewise_random", f"--out={store}/evaluation"]
+    capsys.readouterr()
+    for first in (True, False):
+        evaluation_command.main([*words, f"--samples={store}/out", f"--json={store}/numbers.json"])
+        assert ("evaluating" in capsys.readouterr().out) == first  # the second time all is there
+    assert json.loads((store / "numbers.json").read_bytes())["n_pieces"] == 3
+    evaluation_command.main([*words, f"--score={tmp_path}/out/chorale_0002.mid"])
+    names = [path.name for path in (store / "evaluation").glob("chorale*")]
+    assert names == ["chorale_0002_surprise.json", "chorale_0002_surprise.png"]
+    export.main([f"--checkpoint={url}", "--bars=1", "--num_steps=2", "--platforms=cpu", f"--out={store}/net.zip"])
+    assert (store / "net.zip").read_bytes().startswith(b"PK")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_hosts_that_share_no_folder_are_refused(tiny_config, toy_path, tmp_path, store, monkeypatch):
+    monkeypatch.setattr(devices, "num_hosts", lambda: 4)
+    config = dataclasses.replace(run_of(tiny_config, toy_path, num_steps=1), num_devices=1)
+    with pytest.raises(
+        errors.InputError, match="^--workdir=runs/x: 4 hosts cannot share a local folder; give a gs:// one$"
+    ):
+        train.train(config, "runs/x")
+    assert train.train(config, str(store)).step == 1
 
 
 def test_changed_maths_is_refused_by_name(tiny_config, toy_path, toy_pieces, tmp_path):
@@ -399,7 +477,7 @@ def test_kept_checkpoints(tiny_config, toy_path, tmp_path):
 ARGUMENTS = ["coconet_jax.train", "--config=configs/test.py", "--config.train.eval_every=4"]
 
 
-def launch(toy_path: str, workdir: pathlib.Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+def launch(toy_path: str, workdir: storage.Named, *words: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", *ARGUMENTS, f"--workdir={workdir}", f"--config.data.path={toy_path}", *words],
         cwd=conftest.REPOSITORY,
@@ -486,7 +564,7 @@ def test_sigterm_saves_where_it_stands(toy_path, tmp_path):
     assert checkpoint.load(tmp_path).step == saved[0]
 
 
-def launch_pair(toy_path: str, workdir: pathlib.Path, *words: str) -> list[subprocess.Popen[str]]:
+def launch_pair(toy_path: str, workdir: storage.Named, *words: str) -> list[subprocess.Popen[str]]:
     """Two processes of two devices each on this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -529,6 +607,55 @@ def test_two_processes_agree_with_one(toy_path, toy_pieces, tmp_path, parallel, 
         assert two.metrics["valid_nll"] == pytest.approx(one.metrics["valid_nll"], abs=0.05)
     else:
         assert two.metrics["valid_nll"] == pytest.approx(one.metrics["valid_nll"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_url(toy_path, tmp_path):
+    """One writes, both read: trained, resumed and sampled from as one process does it in a folder."""
+    url = f"file://{tmp_path}/two"
+    for end in (5, 8):
+        words = [f"--config.train.num_steps={end}", "--config.parallel=shard_map"]
+        pair = launch_pair(toy_path, url, *words)
+        outputs = [process.communicate(timeout=300)[0] for process in pair]
+        assert [process.returncode for process in pair] == [0, 0], outputs
+        assert f"step {end}/{end}" in outputs[0] and "step" not in outputs[1].replace("stopp", "")
+        single = launch(toy_path, tmp_path / "one", *words)
+        assert single.wait(timeout=300) == 0 and single.communicate()
+    assert "resuming at step 5" in outputs[0]
+    place = storage.place(f"{url}/checkpoints")
+    assert isinstance(place, storage.Url) and mirror.steps(place) == checkpoints(tmp_path / "one") == [4, 5, 8]
+    two, one = checkpoint.load(url), checkpoint.load(tmp_path / "one")
+    for x, y in zip(leaves(two.variables["params"]), leaves(one.variables["params"]), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+    words = [f"--checkpoint={url}", "--num_samples=6", "--bars=1", "--num_steps=2", "--chunk_size=2", "--formats=npz"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "coconet_jax.sample", *words, f"--out={url}/samples"]
+    pair = [
+        subprocess.Popen(
+            [*command, f"--distributed={address},2,{number}"],
+            cwd=conftest.REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert samples.load_samples(f"{url}/samples").pitches.shape == (6, 16, 4)
+
+
+@pytest.mark.slow
+def test_where_one_of_two_processes_cannot_write_both_end(toy_path, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").touch()  # no folder
+    pair = launch_pair(toy_path, f"file://{tmp_path}/run", "--config.train.num_steps=4")
+    outputs = [process.communicate(timeout=120)[0] for process in pair]
+    assert [process.returncode for process in pair] == [2, 2], outputs
+    assert "error: cannot write file://" in outputs[0] and "checkpoints/4.partial: " in outputs[0]
+    assert "error: process 0 could not write the checkpoint of step 4; see what it says" in outputs[1]
 
 
 @pytest.mark.slow
