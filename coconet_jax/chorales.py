@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from coconet_jax import corpus, errors, notation, pianoroll, pieces, score, sources
+from coconet_jax import corpus, errors, notation, pianoroll, pieces, score, sources, storage
 
 try:
     import tensorflow_datasets as tfds
@@ -205,9 +205,13 @@ def _write_score(path: str, piece: score.Score) -> None:
 
 def _check_output(flag: str, path: str, suffixes: tuple[str, ...]) -> None:
     """Names a path that cannot be written before the time to prepare is spent."""
-    target = pathlib.Path(path)
-    if target.suffix.lower() not in suffixes:
+    if not path.lower().endswith(suffixes):
         raise errors.InputError(f"{flag}={path} must end in {' or '.join(suffixes)}")
+    target = storage.place(path)
+    if isinstance(target, storage.Url):
+        if flag != "--export":
+            raise errors.InputError(f"{flag}={path}: a score is written to disk; give a local file")
+        return
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise errors.InputError(f"{flag}={path} cannot be written; choose a file in a folder you may write to")

@@ -80,7 +80,7 @@ def _full_backward(dilation: Dilation, saved: tuple[Array, Array], grad: Array) 
         *saved,
         grad,
         cpu=lambda x, kernel, grad: _backward_on_cpu(x, kernel, grad, dilation),
-        default=lambda x, kernel, grad: jax.vjp(lambda *both: _plain(*both, dilation), x, kernel)[1](grad),
+        default=lambda x, kernel, grad: jax.vjp(lambda x, kernel: _plain(x, kernel, dilation), x, kernel)[1](grad),
     )
 
 

@@ -4,9 +4,7 @@ The file holds for each split: `{split}_pitches` int8 (n, T_max, 4) padded with 
 `{split}_names` str (n,), `{split}_transpose_room` int8 (n, 4); and once `steps_per_quarter` and `source`.
 """
 
-import contextlib
-import os
-import pathlib
+import io
 from typing import NamedTuple
 import zipfile
 import zlib
@@ -14,7 +12,7 @@ import zlib
 from jaxtyping import Int8, Int32
 import numpy as np
 
-from coconet_jax import errors, pianoroll
+from coconet_jax import errors, files, pianoroll, storage
 
 SPLITS = ("train", "valid", "test")
 
@@ -54,9 +52,8 @@ def from_arrays(arrays: list[np.ndarray], names: list[str]) -> Pieces:
     return Pieces(pitches, lengths, tuple(names), room)
 
 
-def write_npz(path: str | os.PathLike[str], piece_set: PieceSet) -> None:
-    """Writes the set as one npz, whole or not at all."""
-    target = pathlib.Path(path)
+def write_npz(path: storage.Named, piece_set: PieceSet) -> None:
+    """Writes the set as one npz, a file or the object of a URL, whole or not at all."""
     fields: dict[str, np.ndarray] = {
         "steps_per_quarter": np.array(piece_set.steps_per_quarter, np.int32),
         "source": np.array(piece_set.source),
@@ -66,20 +63,10 @@ def write_npz(path: str | os.PathLike[str], piece_set: PieceSet) -> None:
         fields[f"{split}_lengths"] = pieces.lengths
         fields[f"{split}_names"] = np.array(pieces.names, dtype=np.str_)
         fields[f"{split}_transpose_room"] = pieces.transpose_room
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **fields)  # type: ignore[arg-type]
-        os.replace(partial, target)
-    except OSError as error:
-        raise errors.InputError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
-    finally:
-        with contextlib.suppress(OSError):  # one raised here would hide the error above
-            partial.unlink()
+    files.replace_npz(path, **fields)
 
 
-def _read_split(fields: dict[str, np.ndarray], split: str, path: str | os.PathLike[str]) -> Pieces:
+def _read_split(fields: dict[str, np.ndarray], split: str, path: storage.Named) -> Pieces:
     pitches, lengths = fields[f"{split}_pitches"], fields[f"{split}_lengths"]
     names, room = fields[f"{split}_names"], fields[f"{split}_transpose_room"]
     whole = all(array.dtype.kind in "iu" for array in (pitches, lengths, room))
@@ -94,14 +81,14 @@ def _read_split(fields: dict[str, np.ndarray], split: str, path: str | os.PathLi
     return Pieces(pitches.astype(np.int8), lengths.astype(np.int32), tuple(str(n) for n in names), room.astype(np.int8))
 
 
-def read_npz(path: str | os.PathLike[str]) -> PieceSet:
-    """Reads what write_npz wrote.
+def read_npz(path: storage.Named) -> PieceSet:
+    """Reads what write_npz wrote, from a file or a URL.
 
     Raises:
       InputError: the file is missing, is no npz, or lacks a field.
     """
     try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with np.load(io.BytesIO(storage.place(path).read_bytes()), allow_pickle=False) as file:
             fields = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise errors.InputError(

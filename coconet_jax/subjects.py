@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Int32
 import numpy as np
 
-from coconet_jax import checkpoint, data, devices, errors, notation, pianoroll, pieces, samples, score
+from coconet_jax import checkpoint, data, devices, errors, notation, pianoroll, pieces, samples, score, storage
 
 
 class Subject(NamedTuple):
@@ -53,7 +53,7 @@ def from_flags(args: argparse.Namespace, loaded: checkpoint.Loaded) -> tuple[Sub
     trained = loaded.config.data
     chosen = {name: getattr(args, name) for name in ("dataset", "source", "data_dir") if getattr(args, name)}
     path = args.data or ("" if chosen else trained.path)
-    if path and not args.data and not pathlib.Path(path).exists():
+    if path and not args.data and not storage.place(path).exists():
         raise errors.InputError(
             f"{path}, which this net was trained on, is not there any more; give --data=FILE.npz or --dataset=music21"
         )

@@ -86,3 +86,12 @@ def test_a_missing_field_is_named(tmp_path, field):
         np.savez(tmp_path / "part.npz", **{name: file[name] for name in file.files if name != field})
     with pytest.raises(errors.InputError, match=f"has no field '{field}'"):
         pieces.read_npz(tmp_path / "part.npz")
+
+
+def test_a_set_may_lie_at_a_url():
+    url = "memory://sets/set.npz"
+    with pytest.raises(errors.InputError, match="memory://sets/set.npz does not exist"):
+        pieces.read_npz(url)
+    pieces.write_npz(url, make_set()[1])
+    for (name, found), expected in zip(pieces.read_npz(url).splits.items(), make_set()[1].splits.values(), strict=True):
+        np.testing.assert_array_equal(found.pitches, expected.pitches, err_msg=name)
