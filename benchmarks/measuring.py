@@ -72,13 +72,14 @@ def clock(run: Callable[[], Any]) -> float:
 def in_turns(ways: Mapping[Any, Callable[[], Any]], rounds: int) -> dict[Any, list[float]]:
     """Seconds of each way, which take turns, so that a busy minute falls on all of them.
 
-    Each turn begins with a call that is not timed: it takes memory from the system that the way before has given back,
-    which a loop of the same way does not (1.2 s of a training step of `paper` after one of PyTorch's).
+    Each turn begins with two calls that are not timed: they take memory from the system that the way before has given
+    back, which a loop of the same way does not (1.2 s of a training step of `paper` after one of PyTorch's).
     """
     found: dict[Any, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, run in ways.items():
-            jax.block_until_ready(run())
+            for _ in range(2):
+                jax.block_until_ready(run())
             found[way].append(clock(run))
     return found
 

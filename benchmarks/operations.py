@@ -67,7 +67,8 @@ def kinds_of(program: str) -> dict[str, str]:
 def profiled(run: Any, program: str) -> dict[str, float]:
     """Milliseconds of a call by kind, of all devices together, and those that passed."""
     kinds = kinds_of(program)
-    jax.block_until_ready(run())  # after other work it takes memory from the system anew, in a loop it does not
+    for _ in range(3):  # after other work it takes memory from the system anew, in a loop it does not
+        jax.block_until_ready(run())
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             passed = measuring.clock(run)

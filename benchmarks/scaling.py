@@ -2,9 +2,10 @@
 
   python benchmarks/scaling.py --config=configs/small.py --json=scaling.json
 
-Devices are the CPU's, forced (--devices, more than there are cores show what sharing out costs, not what it gains);
-processes are local ones that find each other by jax.distributed. "Ideal" is the time of the first row of a block in
-proportion: to the work for each core that has some. Random notes and weights, as speed depends on neither.
+Devices are the CPU's, forced (--devices). They share one pool of threads, so that a single one has all cores already:
+more of them show what sharing out costs, not what it gains. Processes are local ones that find each other by
+jax.distributed. "Ideal" is the time of the first row of a block in proportion to the work: the same in strong scaling,
+where the batch stays, and linear elsewhere. Random notes and weights, as speed depends on neither.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def sampling(config: config_lib.Config, num_samples: int, micro_batch: int, coun
 
 
 def block(what: str, over: str, ways: dict[int, Any], work: dict[int, float], rounds: int) -> list[dict[str, Any]]:
-    """Rows of one curve: `work` is what each size has to do on a core, in any unit."""
+    """Rows of one curve: `work` is what each size has to do, in any unit."""
     seconds = measuring.in_turns(ways, rounds)
     return rows_of(what, over, seconds, work)
 
@@ -70,17 +71,16 @@ def rows_of(what: str, over: str, seconds: dict[Any, list[float]], work: dict[An
 
 def over_devices(config: config_lib.Config, counts: list[int], batch: int, rounds: int, calls: int) -> list[dict]:
     """Strong scaling: the same batch on more devices. Weak: a batch that grows with them."""
-    cores, length = devices.num_cores(), config.data.crop_steps
-    used = {n: min(n, cores) for n in counts}
+    length = config.data.crop_steps
     strong = {n: training(config, batch, devices.make_mesh(n)) for n in counts}
-    rows = block("training step, strong", "devices", strong, {n: 1 / used[n] for n in counts}, rounds)
+    rows = block("training step, strong", "devices", strong, dict.fromkeys(counts, 1.0), rounds)
     weak = {n: training(config, batch // counts[-1] * n, devices.make_mesh(n)) for n in counts}
-    rows += block("training step, weak", "devices", weak, {n: n / used[n] for n in counts}, rounds)
+    rows += block("training step, weak", "devices", weak, {n: n for n in counts}, rounds)
     fixed = {n: sampling(config, batch, -(-batch // n), n, length, calls) for n in counts}
-    rows += block("sampling, strong", "devices", fixed, {n: 1 / used[n] for n in counts}, rounds)
+    rows += block("sampling, strong", "devices", fixed, dict.fromkeys(counts, 1.0), rounds)
     share = batch // counts[-1]
     grown = {n: sampling(config, share * n, share, n, length, calls) for n in counts}
-    return rows + block("sampling, weak", "devices", grown, {n: n / used[n] for n in counts}, rounds)
+    return rows + block("sampling, weak", "devices", grown, {n: n for n in counts}, rounds)
 
 
 def over_sizes(config: config_lib.Config, count: int, rounds: int, calls: int) -> list[dict]:
