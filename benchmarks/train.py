@@ -115,4 +115,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    devices.use_huge_pages()  # as the command does
     main()
