@@ -312,5 +312,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    devices.use_huge_pages()
+    if "--help" not in sys.argv:  # which would import everything twice
+        devices.use_huge_pages()
     app.run(main, flags_parser=_parse)
