@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the peak that is reached (default: 0.5)")
     parser.add_argument("--calls", type=int, default=256, help="model calls of a chorale (default: 256)")
     parser.add_argument("--chips", type=int, default=256, help="chips of a pod (default: 256)")
-    parser.add_argument("--json", help="file for all numbers")
+    parser.add_argument("--json", help="files for all numbers: NAME_sampling.json, NAME_training.json")
     args = parser.parse_args()
     sampling: list[dict[str, Any]] = []
     training: list[dict[str, Any]] = []
@@ -109,8 +109,10 @@ def main() -> None:
                 | {"hours": 60_000 * (step + reduce) / 3600}
             )
     print(f"{args.calls} calls a chorale of {STEPS} steps, {args.share:.0%} of the peaks, pods of {args.chips} chips")
-    measuring.finish("cost of sampling", sampling, SAMPLING, args.json)
-    measuring.finish("cost of training", training, TRAINING, None)
+    for name, rows, columns in (("sampling", sampling, SAMPLING), ("training", training, TRAINING)):
+        measuring.finish(
+            f"cost of {name}", rows, columns, args.json and f"{args.json.removesuffix('.json')}_{name}.json"
+        )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import measuring
 import train
 
 from coconet_jax import config as config_lib
-from coconet_jax import devices, errors, model
+from coconet_jax import devices, errors, model, pianoroll
 
 # What tells a kind in the text of an operation or of what is fused in it; the first that is found.
 KINDS = {
@@ -89,7 +89,8 @@ def compiled_step(run: train.Run) -> str:
 def compiled_call(net: config_lib.Model, batch: int, length: int) -> tuple[Any, str]:
     """A call of the network by all its chains on one device, as a Gibbs step makes it."""
     variables = model.init(jax.random.key(0), net)
-    shapes = [(batch, length, 46, 4), (batch, length, 4), (batch, length)]
+    voices = pianoroll.NUM_VOICES
+    shapes = [(batch, length, pianoroll.NUM_PITCHES, voices), (batch, length, voices), (batch, length)]
     args = [jax.numpy.ones(shape, kind) for shape, kind in zip(shapes, ("float32", bool, bool), strict=True)]
     step = jax.jit(lambda *a: model.make_predict(variables, net)(*a)).lower(*args).compile()
     step(*args)

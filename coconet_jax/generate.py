@@ -61,8 +61,9 @@ class Plan(NamedTuple):
 def default_micro_batch(num_samples: int, steps: int, net: config_lib.Model) -> int:
     """Chains at once on a device: no more than there are samples, and few enough for half of its memory.
 
-    On CPU the samples are first shared out among the cores, which does not change them (float32; tested); elsewhere
-    programs of other shapes may round otherwise, so that there it depends on what is asked for alone.
+    On CPU the samples are first shared out among the cores, which does not change them (float32; tested). Elsewhere
+    programs of other shapes may round otherwise, so a run that is begun on accelerators of unequal memory at once wants
+    a number by hand (--micro_batch); one that is begun by one of them has the number in its manifest.
     """
     most, share = _MOST, num_samples
     if devices.on_cpu():

@@ -94,6 +94,8 @@ def read_npz(path: storage.Named) -> PieceSet:
         raise errors.InputError(
             f"{path} does not exist; make it with python -m coconet_jax.chorales --export={path}"
         ) from None
+    except errors.InputError:  # of a store; a ValueError too
+        raise
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise errors.InputError(f"{path} is not a set of chorales written by --export: {error}") from None
     try:

@@ -107,6 +107,8 @@ def place(named: Named) -> Place:
     if not isinstance(named, str) or not _SCHEME.match(named):
         return pathlib.Path(named)
     url = Url(named.rstrip("/"))
+    if "://" not in url.text:
+        raise errors.InputError(f"{named} names no place; give one such as gs://bucket/folder")
     with _naming("open", url):
         _store(url)
     return url
@@ -150,7 +152,8 @@ def _store(url: Url) -> tuple[Any, str]:
         import fsspec  # wanted by URLs alone
 
         # Other processes write there too: what a store remembers of its listings is out of date.
-        return fsspec.core.url_to_fs(url.text, use_listings_cache=False, auto_mkdir=True)
+        options = {"auto_mkdir": True} if scheme in ("file", "local") else {}
+        return fsspec.core.url_to_fs(url.text, use_listings_cache=False, **options)
     except ImportError as error:  # fsspec's own line says what other schemes want
         remedy = "pip install 'coconet-jax[gcs]'" if scheme in ("gs", "gcs") else str(error)
         raise errors.InputError(f"{url}: {scheme}:// needs a package that is not installed; {remedy}") from None

@@ -72,6 +72,9 @@ check_workdir() {
   if several_hosts && ! on_bucket; then
     fail "TYPE=$type has several hosts, which share the run's folder: WORKDIR=$workdir must be gs://bucket/folder"
   fi
+  if several_hosts && [[ ${OUT:-gs://} != gs://* ]]; then
+    fail "TYPE=$type has several hosts, which share the samples' folder: OUT=$OUT must be gs://bucket/folder"
+  fi
   if flag SPOT && ! on_bucket; then
     fail "a preempted spot VM loses its disk: WORKDIR=$workdir must be gs://bucket/folder"
   fi
@@ -231,7 +234,7 @@ train() {
       fail_if_up 1 "setting up $name failed; the words above say why"
       continue
     fi
-    if watch; then
+    if watch || [ "$(progress)" = "ended 0" ]; then # the connection may drop as the run ends
       echo "tpu: the run has ended well; fetch its results by: bash launch/tpu.sh fetch"
       return
     fi

@@ -215,6 +215,16 @@ def test_the_pause_grows(tmp_path):
     assert (tmp_path / "pauses").read_text().split() == ["10", "20", "40", "80", "160", "300", "300"]
 
 
+# Under nohup, or in the background of a script, these are ignored, and so in all children: bash cannot trap them then.
+HEARING = (
+    sys.executable,
+    "-c",
+    "import os, signal, sys\n"
+    "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM): signal.signal(number, signal.SIG_DFL)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])",
+)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_are_passed_on(number, tmp_path):
     text = (
@@ -224,7 +234,7 @@ def test_signals_are_passed_on(number, tmp_path):
         "print('up', flush=True)\n"
         "while True: time.sleep(0.05)\n"
     )
-    words = ["bash", "launch/rerun.sh", sys.executable, "-c", text]
+    words = [*HEARING, "bash", "launch/rerun.sh", sys.executable, "-c", text]
     with subprocess.Popen(words, cwd=conftest.REPOSITORY, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None and started.stdout.readline() == "up\n"
         started.send_signal(number)
@@ -234,7 +244,7 @@ def test_signals_are_passed_on(number, tmp_path):
 
 def test_an_interrupt_ends_a_command_that_does_not_expect_it():
     text = "import time; print('up', flush=True); time.sleep(30)"
-    words = ["bash", "launch/rerun.sh", sys.executable, "-c", text]
+    words = [*HEARING, "bash", "launch/rerun.sh", sys.executable, "-c", text]
     with subprocess.Popen(
         words, cwd=conftest.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as started:
@@ -244,7 +254,7 @@ def test_an_interrupt_ends_a_command_that_does_not_expect_it():
 
 
 def test_a_signal_in_the_pause_ends_it(tmp_path):
-    words = ["bash", "launch/rerun.sh", *aborting(tmp_path, 9)]
+    words = [*HEARING, "bash", "launch/rerun.sh", *aborting(tmp_path, 9)]
     environment = {**os.environ, "PAUSE": "60"}
     with subprocess.Popen(
         words, cwd=conftest.REPOSITORY, stderr=subprocess.PIPE, text=True, env=environment
@@ -540,8 +550,10 @@ def test_slurm_runs_one_task_for_each_gpu(tmp_path):
     dry = bash("slurm.sbatch", "--config.a=1", DRY_RUN="1", WORKDIR="/shared/run")
     assert dry.stdout == (
         f"srun --gpu-bind=none --kill-on-bad-exit=0 bash launch/rerun.sh {TRAIN} --config=configs/paper.py "
-        "--workdir=/shared/run --config.distributed.mode=auto --config.a=1\n"
+        "--workdir=file:///shared/run --config.distributed.mode=auto --config.a=1\n"
     )
+    for given, taken in (("runs/mine", f"file://{conftest.REPOSITORY}/runs/mine"), ("gs://b/run", "gs://b/run")):
+        assert f" --workdir={taken} " in bash("slurm.sbatch", DRY_RUN="1", WORKDIR=given).stdout
     options = dict(
         line.removeprefix("#SBATCH --").split("=", 1)
         for line in (LAUNCH / "slurm.sbatch").read_text().splitlines()

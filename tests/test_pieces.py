@@ -92,6 +92,8 @@ def test_a_set_may_lie_at_a_url():
     url = "memory://sets/set.npz"
     with pytest.raises(errors.InputError, match="memory://sets/set.npz does not exist"):
         pieces.read_npz(url)
+    with pytest.raises(errors.InputError, match="nope:// is unknown"):
+        pieces.read_npz("nope://sets/set.npz")
     pieces.write_npz(url, make_set()[1])
     for (name, found), expected in zip(pieces.read_npz(url).splits.items(), make_set()[1].splits.values(), strict=True):
         np.testing.assert_array_equal(found.pitches, expected.pitches, err_msg=name)

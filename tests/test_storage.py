@@ -87,3 +87,9 @@ def test_a_store_that_refuses_is_one_line(store, monkeypatch, method, act):
     monkeypatch.setattr(fsspec.implementations.memory.MemoryFileSystem, method, refuse)
     with pytest.raises(storage.StoreError, match=rf"cannot \w+ {store}: PermissionError: no such right; look at"):
         act(store)
+
+
+@pytest.mark.parametrize("named", ["gs://", "memory:///"])
+def test_a_scheme_alone_is_no_place(named):
+    with pytest.raises(errors.InputError, match=f"{named} names no place"):
+        storage.place(named)
