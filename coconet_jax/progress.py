@@ -61,6 +61,9 @@ class Reporter:
             if self._bar is not None:
                 self._bar.close()
             self._write()
+            if isinstance(self._file, io.StringIO) and self._board is not None:
+                self._board.close()  # writes what its thread still holds: `flush` does not wait for that
+                self._upload_board()
 
     def _write(self) -> None:
         """Writes what was collected for a URL since the last time, with all that is there already."""
@@ -69,9 +72,12 @@ class Reporter:
         files.replace(self._folder / "metrics.jsonl", self._file.getvalue().encode())
         if self._board is not None:
             self._board.flush()
-            names = [path.name for path in self._staging.iterdir()]
-            storage.upload(self._staging, names, storage.Url(f"{self._folder}/tensorboard"))
+            self._upload_board()
         self._unwritten = False
+
+    def _upload_board(self) -> None:
+        names = [path.name for path in self._staging.iterdir()]
+        storage.upload(self._staging, names, storage.Url(f"{self._folder}/tensorboard"))
 
     def start(self, state: Any, num_pieces: int, source: str) -> None:
         """Says what is about to run."""
