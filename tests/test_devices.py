@@ -268,3 +268,17 @@ def test_cores_share_the_machines_memory():
     # More than a gigabyte, no more than the machine's (read by another way).
     total = 1024 * int(pathlib.Path("/proc/meminfo").read_text().split()[1])
     assert 1 << 30 < devices.memory_bytes() * len(jax.local_devices()) <= total
+
+
+def test_memory_is_the_containers_or_the_devices_own(monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda path: str(4 << 30) if path.name == "memory.max" else "")
+    assert devices.memory_bytes() == (4 << 30) // len(jax.local_devices())
+
+    class Accelerator:
+        def __init__(self, stats: dict[str, int] | None):
+            self.memory_stats = lambda: stats
+
+    monkeypatch.setattr(devices, "on_cpu", lambda: False)
+    for stats, expected in (({"bytes_limit": 70 << 30}, 70 << 30), (None, 8 << 30)):
+        monkeypatch.setattr(jax, "local_devices", lambda stats=stats: [Accelerator(stats)])
+        assert devices.memory_bytes() == expected
