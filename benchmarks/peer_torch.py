@@ -11,7 +11,6 @@ probabilities that come back. Prints the largest differences and a Markdown tabl
 
 import argparse
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -21,10 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+import train
 
 from coconet_jax import config as config_lib
-from coconet_jax import data, devices, errors, generate, model, objective, pianoroll, pieces, steps, tasks
-from coconet_jax import state as state_lib
+from coconet_jax import devices, errors, generate, model, objective, pianoroll, tasks
 
 COLUMNS = {
     "config": "Recipe",
@@ -228,16 +227,6 @@ def compare(
     # Agreement is asked for in float32, whatever is timed.
     net = dataclasses.replace(net, dtype=dtype)
     config = dataclasses.replace(config, model=net)
-    split = pieces.from_arrays(list(measuring.random_pieces(64, 2 * length)), [str(n) for n in range(64)])
-    source = devices.replicate(data.make_resident(split, config.data), mesh)
-    body = functools.partial(steps.train_step, config=config)
-    step = devices.map_body(body, mesh, "shard_map", sharded=(False, False), donate=(0,))
-    now = [devices.replicate(state_lib.create(jax.random.key(0), config), mesh)]
-
-    def train() -> Any:
-        now[0], metrics = step(now[0], source)
-        return metrics
-
     calls = 4
     plan = generate.Plan(
         variables,
@@ -265,7 +254,7 @@ def compare(
             released()
 
     ways = {
-        ("training step", "ours"): train,
+        ("training step", "ours"): train.Run(config, mesh),
         ("training step", "torch"): Trainer(copied, theirs_roll, theirs_context, config.train, half),
         ("Gibbs step", "ours"): lambda: generate.samples(plan, np.arange(batch)).pitches,
         ("Gibbs step", "torch"): sample_theirs,

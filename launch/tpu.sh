@@ -234,12 +234,13 @@ train() {
       fail_if_up 1 "setting up $name failed; the words above say why"
       continue
     fi
-    if watch || [ "$(progress)" = "ended 0" ]; then # the connection may drop as the run ends
-      echo "tpu: the run has ended well; fetch its results by: bash launch/tpu.sh fetch"
-      return
-    fi
-    said=$(progress)
+    # The connection may drop as the run ends, so a watch that failed says nothing yet.
+    if watch; then said="ended 0"; else said=$(progress); fi
     case $said in
+      "ended 0")
+        echo "tpu: the run has ended well; fetch its results by: bash launch/tpu.sh fetch"
+        return
+        ;;
       "ended "*) fail_if_up "${said#ended }" "the run ended with exit code ${said#ended }; its last lines stand above" ;;
       *) sleep "$pause" ;;
     esac
