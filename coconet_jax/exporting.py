@@ -26,6 +26,7 @@ SUFFIXES: Final = {"midi": ".mid", "musicxml": ".musicxml", "png": ".png", "wav"
 # Roughly what a file of eight bars takes; below so much for each of them, further processes cost more than they save.
 _SECONDS: Final = {"midi": 0.0004, "musicxml": 0.007, "png": 0.2, "wav": 1.0}
 _SECONDS_A_PROCESS: Final = 2.0
+_UPLOADED_AT_ONCE: Final = 64  # files; a store takes many at a time, and each waits for its answer
 
 # A process of its own that imports neither the command nor its network. Not a multiprocessing pool: its processes
 # import the program that called, die noisily of ctrl-C and outlive a caller that is killed; these end with their input.
@@ -130,13 +131,20 @@ def export(
     try:
         staging.mkdir(exist_ok=True)
         with counter.counting("writing", "files", len(made.pitches) * len(formats), show=progress) as count:
+            ready: list[str] = []
+
+            def upload(at_least: int) -> None:
+                """Uploads what is ready, where that is as much as this; the rest waits for more."""
+                if isinstance(place, storage.Url) and len(ready) >= at_least:
+                    storage.upload(written, ready, place)
+                    for name in ready:
+                        (written / name).unlink()
+                    ready.clear()
 
             def finish(job: _Job) -> None:
-                if isinstance(place, storage.Url):
-                    storage.upload(written, [name for _, name in job.files], place)
-                    for _, name in job.files:
-                        (written / name).unlink()
                 with lock:
+                    ready.extend(name for _, name in job.files)
+                    upload(_UPLOADED_AT_ONCE)
                     count(len(job.files))
 
             for job in fast if processes > 1 else fast + slow:
@@ -144,6 +152,7 @@ def export(
                 finish(job)
             if processes > 1:
                 _write_in_processes(slow, processes, finish)
+            upload(1)
     except OSError as error:
         raise files.cannot_write(out, error) from None
     finally:

@@ -170,7 +170,8 @@ ensure() {
 # Functions below may be called where `set -e` does not hold, hence the &&.
 setup() {
   run mkdir -p .cache &&
-    run git archive --format=tar.gz --output=.cache/source.tar.gz HEAD &&
+    run git archive --format=tar.gz --output=".cache/source.$$" HEAD && # another VM may be set up at the same time
+    run mv ".cache/source.$$" .cache/source.tar.gz &&
     gcloud_tpus tpu-vm scp .cache/source.tar.gz "$name:source.tar.gz" --worker=all &&
     on_host all "mkdir -p coconet && tar xzf source.tar.gz -C coconet && bash coconet/launch/host.sh tpu,gcs"
 }

@@ -2,8 +2,9 @@
 
 FAKE_GCLOUD names a folder. `calls.jsonl` there receives the words of every call. `state.json` holds the VM's state
 (missing, READY, ...), the training's (none, running, ended N) and lists of what is to happen: "create" (ok, capacity,
-denied), "follow" (an exit code of the run, preempted, lost or ctrl-C), "ssh" (ok or down). What is not listed goes
-well. With "host", a folder, commands of ssh and files of scp really reach it.
+denied), "follow" (an exit code of the run, with "lost " before it where the connection ends as the run does, preempted,
+lost or ctrl-C), "ssh" (ok or down). What is not listed goes well. With "host", a folder, commands of ssh and files of
+scp really reach it.
 """
 
 import json
@@ -86,8 +87,9 @@ def imitate(command: str, world: dict) -> int:
             os.kill(os.getppid(), signal.SIGINT)
         if how in ("preempted", "lost", "ctrl-C"):
             return 255
-        world["job"] = f"ended {how}"
-        return int(how)
+        code = how.removeprefix("lost ")
+        world["job"] = f"ended {code}"
+        return int(code) if code == how else 255
     return 0
 
 

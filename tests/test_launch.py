@@ -435,6 +435,16 @@ def test_a_run_that_goes_on_is_only_watched(cloud):
     assert len(cloud.commands("job.sh follow")) == 2 and not cloud.commands("job.sh start")
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_connection_that_is_lost_as_the_run_ends_hides_no_end(code, cloud):
+    cloud.plan(follow=[f"lost {code}"])
+    done = cloud.tpu("train", **SPOT)
+    assert done.returncode == code
+    assert len(cloud.commands("job.sh follow")) == 1 and len(cloud.commands("job.sh start")) == 1
+    assert ("the run has ended well" in done.stdout) == (code == 0)
+    assert (f"the run ended with exit code {code}" in done.stderr) == (code != 0)
+
+
 def test_an_interrupt_ends_the_watching_alone(cloud):
     cloud.plan(vm="READY", job="running", follow=["ctrl-C", "0"])
     assert cloud.tpu("train", **SPOT).returncode == 130
