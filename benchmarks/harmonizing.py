@@ -101,9 +101,7 @@ def main() -> None:
         kept = {"bach": originals}
         for calls in (int(word) for word in args.calls.split(",")):
             chosen = dataclasses.replace(config.Sample(), num_steps=calls - 1, temperature=args.temperature)
-            micro_batch = generate.default_micro_batch(len(originals), args.steps, loaded.config.model)
-            request = harmonize_each(originals)
-            plan = generate.Plan(loaded.variables, loaded.config.model, request, chosen, micro_batch=micro_batch)
+            plan = generate.plan(loaded, harmonize_each(originals), len(originals), chosen)
             begun = time.perf_counter()
             made = generate.samples(plan, np.arange(len(originals))).pitches
             seconds = round(time.perf_counter() - begun, 1)

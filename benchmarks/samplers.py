@@ -29,6 +29,7 @@ from coconet_jax import (
     pianoroll,
     pieces,
     tasks,
+    weights,
 )
 from coconet_jax.judge import rates, theory
 
@@ -160,7 +161,7 @@ NAMES = (
 CONTEXTS = 8  # random orderless contexts for each sample's NLL
 
 
-def nll(loaded: checkpoint.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> rates.Measure:
+def nll(loaded: weights.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> rates.Measure:
     """Nats per variable of samples under the model that drew them, by orderless contexts, as in training."""
 
     @jax.jit
@@ -181,17 +182,9 @@ def nll(loaded: checkpoint.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> rat
     return rates.average(np.concatenate(found).reshape(-1, CONTEXTS).mean(axis=1))
 
 
-def draw_row(loaded: checkpoint.Loaded, chosen: config.Sample, num_samples: int, steps: int) -> Row:
+def draw_row(loaded: weights.Loaded, chosen: config.Sample, num_samples: int, steps: int) -> Row:
     """Samples from nothing, how many model calls each took, and the seconds of all."""
-    micro_batch = generate.default_micro_batch(num_samples, steps, loaded.config.model)
-    plan = generate.Plan(
-        loaded.variables,
-        loaded.config.model,
-        tasks.compose(steps),
-        chosen,
-        micro_batch=micro_batch,
-        num_devices=generate.num_devices(num_samples, micro_batch),
-    )
+    plan = generate.plan(loaded, tasks.compose(steps), num_samples, chosen)
     calls = generate.num_calls(plan)
     begun = time.perf_counter()
     pitches = generate.samples(plan, np.arange(num_samples)).pitches

@@ -14,14 +14,26 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 import numpy as np
 
-from coconet_jax import checkpoint, config, devices, errors, generate, masks, model, objective, pianoroll, tasks
+from coconet_jax import (
+    checkpoint,
+    config,
+    devices,
+    errors,
+    generate,
+    masks,
+    model,
+    objective,
+    pianoroll,
+    tasks,
+    weights,
+)
 from coconet_jax.judge import theory
 
 STEPS, WINDOW, PIECES, NEAR = 256, 64, 64, 4
 CONTEXTS = 8
 
 
-def cell_nll(loaded: checkpoint.Loaded, pitches: np.ndarray) -> Float[np.ndarray, "n t"]:
+def cell_nll(loaded: weights.Loaded, pitches: np.ndarray) -> Float[np.ndarray, "n t"]:
     """Nats per variable at each step, under orderless contexts, by the network over whole pieces."""
 
     @jax.jit

@@ -100,7 +100,6 @@ def main() -> None:
     with errors.exit_on_input_error():
         loaded = checkpoint.load(args.checkpoint)
         original = score.from_pitches(pieces.read_npz(args.data).splits["valid"].pitches[0, :STEPS].astype(np.int16))
-        micro_batch = generate.default_micro_batch(NUM_SAMPLES, STEPS, loaded.config.model)
         print(f"step {loaded.step} of {args.checkpoint}, {args.calls} model calls, {NUM_SAMPLES} samples each\n")
         print("| Prior | Measure | Strength | Mean | 95 % interval |\n| --- | --- | --- | --- | --- |", flush=True)
         for trial in trials(original):
@@ -108,15 +107,8 @@ def main() -> None:
             request = tasks.Request(original, sounding) if trial.rewrites else tasks.compose(STEPS)
             means = []
             for strength in trial.strengths:
-                plan = generate.Plan(
-                    loaded.variables,
-                    loaded.config.model,
-                    request,
-                    config.Sample(num_steps=args.calls - 1),
-                    trial.steer(strength),
-                    micro_batch=micro_batch,
-                    num_devices=generate.num_devices(NUM_SAMPLES, micro_batch),
-                )
+                chosen = config.Sample(num_steps=args.calls - 1)
+                plan = generate.plan(loaded, request, NUM_SAMPLES, chosen, prior=trial.steer(strength))
                 found = rates.average(trial.of(generate.samples(plan, np.arange(NUM_SAMPLES)).pitches))
                 means.append(found.mean)
                 low, high = found.mean - 1.96 * found.error, found.mean + 1.96 * found.error

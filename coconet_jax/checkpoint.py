@@ -11,7 +11,6 @@ Where the folder is a URL, Orbax works in a temporary one that mirrors it.
 import contextlib
 import dataclasses
 import gc
-import hashlib
 import importlib.metadata
 import logging
 import pathlib
@@ -19,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging as absl_logging
 import jax
@@ -32,31 +31,12 @@ from orbax.checkpoint import checkpoint_managers as ocp_managers
 from coconet_jax import config as config_lib
 from coconet_jax import devices, errors, mirror, model, storage
 from coconet_jax import state as state_lib
+from coconet_jax import weights as weights_lib
 
 FORMAT = 1
 FOLDER = "checkpoints"
 VALID_NLL = "valid_nll"
 _METRICS = "metrics"  # Orbax's name of the item
-
-
-class Loaded(NamedTuple):
-    """Weights read back for sampling or evaluation."""
-
-    variables: model.Variables
-    config: config_lib.Config
-    step: int
-    sha256: str
-    metrics: dict[str, float]
-
-
-def digest(tree: Any) -> str:
-    """sha256 over names, dtypes, shapes and bytes of all leaves: Orbax does not notice a flipped byte."""
-    total = hashlib.sha256()
-    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: str(item[0])):
-        array = np.asarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
 
 
 def _nll_of(metrics: dict[str, float]) -> float:
@@ -218,8 +198,8 @@ def save(
     header = {
         "format": FORMAT,
         "config": config_lib.to_dict(config),
-        "sha256": digest(weights),
-        "state_sha256": digest(_as_tree(state)),
+        "sha256": weights_lib.digest(weights),
+        "state_sha256": weights_lib.digest(_as_tree(state)),
         "data_sha256": data_sha256,
         "valid_sha256": valid_sha256,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
@@ -312,7 +292,7 @@ def _read(manager: ocp.CheckpointManager, step: int, **items: Any) -> Any:
 
 
 def _check_digest(tree: Any, stored: str, manager: ocp.CheckpointManager, step: int) -> None:
-    sha256 = digest(tree)
+    sha256 = weights_lib.digest(tree)
     if sha256 != stored:
         raise _damaged(manager, step, f"sha256 {sha256[:12]}, written as {stored[:12]}")
 
@@ -338,12 +318,20 @@ def _config_of(header: dict[str, Any], step: int) -> config_lib.Config:
         raise errors.InputError(f"the config in the checkpoint of step {step} cannot be read: {error}") from None
 
 
-def load(workdir: storage.Named, step: int | None = None) -> Loaded:
-    """Weights of a run's best checkpoint (by validation NLL), or of a given step, on the default device.
+def load(workdir: storage.Named, step: int | None = None) -> weights_lib.Loaded:
+    """Weights on the default device: of a run's best checkpoint (by validation NLL), or of a given step; or plain ones.
+
+    Args:
+      workdir: of a run; or what `weights.read` reads, a shipped model's name or a folder.
+      step: of a run.
 
     Raises:
       InputError: no checkpoint there, no such step, or the weights are not those that were written.
     """
+    if weights_lib.is_plain(workdir):
+        if step is not None:
+            raise errors.InputError(f"step {step}: {workdir} is one set of weights, no run; leave the step out")
+        return weights_lib.read(workdir)
     path = storage.place(workdir).absolute()
     if path.name == FOLDER:
         path = path.parent
@@ -367,7 +355,7 @@ def load(workdir: storage.Named, step: int | None = None) -> Loaded:
         config = _config_of(header, step)
         variables = _restore_weights(manager, step, config.model)
         _check_digest(variables, header["sha256"], manager, step)
-    return Loaded(variables, config, step, header["sha256"], metrics[step])
+    return weights_lib.Loaded(variables, config, step, header["sha256"], metrics[step])
 
 
 def _restore_weights(manager: ocp.CheckpointManager, step: int, config: config_lib.Model) -> model.Variables:

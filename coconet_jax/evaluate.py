@@ -34,6 +34,7 @@ from coconet_jax import (
     subjects,
     surprise,
     tables,
+    weights,
 )
 from coconet_jax import config as config_lib
 
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", metavar="DIR", help="the --workdir of a training run")
+    parser.add_argument("--checkpoint", default=weights.DEFAULT, metavar="DIR", help=weights.HELP)
     parser.add_argument("--step", type=int, metavar="N", help="checkpoint to take (default: the best on validation)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -136,8 +137,6 @@ def _measures(text: str) -> list[str]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not args.checkpoint:
-        raise errors.InputError("--checkpoint is missing; give the --workdir of a training run")
     for name, least, most in (
         ("orderings", 1, 1000),
         ("max_frames", 1, 10**9),
@@ -181,7 +180,7 @@ def _summarise(
 
 def _describe(
     args: argparse.Namespace,
-    loaded: checkpoint.Loaded,
+    loaded: weights.Loaded,
     subject: subjects.Subject,
     on_device: likelihood.Corpus,
     frames: Sequence[Int32[np.ndarray, " _"]],
@@ -196,7 +195,7 @@ def _describe(
         "num_parameters": model.num_params(loaded.variables),
         "trained_on": loaded.config.data.path or loaded.config.data.dataset,
         "data": subject.source,
-        "data_sha256": checkpoint.digest(on_device),
+        "data_sha256": weights.digest(on_device),
         "steps_per_quarter": loaded.config.data.steps_per_quarter,
         "n_pieces": len(lengths),
         "n_frames": sum(len(steps) for steps in frames),
@@ -241,7 +240,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         print("\n".join(tables.header(report)), flush=True)
     names_of_fixed = ("sha256", "data_sha256", "seed", "n_orderings", "dtype", "versions")
     fixed = [likelihood.PROTOCOL, *(report[name] for name in names_of_fixed)]
-    digest = checkpoint.digest([np.array(json.dumps(fixed)), *frames])
+    digest = weights.digest([np.array(json.dumps(fixed)), *frames])
     stores = evaluation.score_pieces(scorer, frames, names, args.orderings, folder, digest)
     report["seconds"] = round(sum(store.seconds for store in stores.values()), 1)
     report["made_on"] = "; ".join(dict.fromkeys(store.made_on for store in stores.values()))
@@ -261,7 +260,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _write_surprise(
     args: argparse.Namespace,
     piece: score.Score,
-    loaded: checkpoint.Loaded,
+    loaded: weights.Loaded,
     config: config_lib.Model,
     batch_size: int,
 ) -> None:

@@ -40,6 +40,7 @@ from coconet_jax import (
     storage,
 )
 from coconet_jax import config as config_lib
+from coconet_jax import weights as weights_lib
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 RUN = '''"""Writes chorales with the model beside this script: python run.py coconet.zip chorales.npz 4"""
@@ -66,6 +67,8 @@ _EXAMPLES = """examples:
     python -m coconet_jax.export --checkpoint=runs/small --bars=4 --num_steps=256 --out=coconet.zip
   a quick one for a GPU:
     python -m coconet_jax.export --checkpoint=runs/small --bars=8 --sampler=maskgit --platforms=cuda --out=quick.zip
+  its weights alone, as they ship with the package:
+    python -m coconet_jax.export --checkpoint=runs/small --weights --out=my_model
   how to run it where only jax, numpy and flatbuffers are installed:
     unzip coconet.zip run.py && python run.py coconet.zip chorales.npz 4"""
 
@@ -138,7 +141,7 @@ def _shapes(leaves: Sequence[Array]) -> list[jax.ShapeDtypeStruct]:
 
 def write(
     path: storage.Place,
-    loaded: checkpoint.Loaded,
+    loaded: weights_lib.Loaded,
     chosen: config_lib.Sample,
     steps: int,
     platforms: Sequence[str] = PLATFORMS,
@@ -188,9 +191,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", metavar="DIR", help="the --workdir of a training run")
+    parser.add_argument("--checkpoint", default=weights_lib.DEFAULT, metavar="DIR", help=weights_lib.HELP)
     parser.add_argument("--step", type=int, metavar="N", help="checkpoint to take (default: the best on validation)")
-    parser.add_argument("--out", default="coconet.zip", metavar="FILE", help="to be written (default: coconet.zip)")
+    parser.add_argument(
+        "--out", metavar="FILE", help="to be written (default: coconet.zip; with --weights the folder weights)"
+    )
+    parser.add_argument(
+        "--weights",
+        action="store_true",
+        help="write plain weights alone, a folder that coconet_jax.weights.read and every --checkpoint take",
+    )
     parser.add_argument("--bars", type=int, default=4, metavar="N", help="length of the samples in 4/4 (default: 4)")
     parser.add_argument(
         "--platforms", default=",".join(PLATFORMS), metavar="LIST", help="to run on (default: cpu,cuda,tpu)"
@@ -199,10 +209,18 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         default="float32",
         choices=("float32", "bfloat16"),
-        help="of activations, on all platforms (default: float32)",
+        help="of activations, on all platforms; of the numbers, with --weights (default: float32)",
     )
     settings.add_flags(parser)
     return parser
+
+
+def _write_weights(args: argparse.Namespace) -> None:
+    folder = args.out or "weights"
+    size = weights_lib.write(folder, checkpoint.load(args.checkpoint, args.step), args.dtype) / 1e6
+    loaded = weights_lib.read(folder)
+    print(f"wrote {folder} ({size:.1f} MB): step {loaded.step}, sha256 {loaded.sha256[:8]}, {args.dtype}")
+    print(f"to use it: python -m coconet_jax.sample --checkpoint={folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -210,8 +228,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint.quiet()
     args = _parser().parse_args(argv)
     with errors.exit_on_input_error():
-        if not args.checkpoint:
-            raise errors.InputError("--checkpoint is missing; give the --workdir of a training run")
+        if args.weights:
+            _write_weights(args)
+            return
+        args.out = "coconet.zip" if args.out is None else args.out
         platforms = [name for name in args.platforms.split(",") if name]
         unknown = [name for name in platforms if name not in (*PLATFORMS, "rocm")]
         if unknown or not platforms:

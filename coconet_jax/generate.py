@@ -9,7 +9,19 @@ from jaxtyping import Array, Bool, Int, Int16, Integer, Key
 import numpy as np
 
 from coconet_jax import config as config_lib
-from coconet_jax import devices, drawing, errors, model, pianoroll, samplers, steering, tasks
+from coconet_jax import (
+    devices,
+    drawing,
+    errors,
+    model,
+    offline,
+    pianoroll,
+    samplers,
+    steering,
+    tasks,
+)
+from coconet_jax import samples as samples_lib
+from coconet_jax import weights as weights_lib
 
 WINDOW_STEPS = 512  # longer pieces go through the network in windows
 # Chains at once on a device, where memory allows: a core gains nothing from more, an accelerator little.
@@ -72,6 +84,68 @@ def default_micro_batch(num_samples: int, steps: int, net: config_lib.Model) -> 
     scores = 8 * 4 * pianoroll.NUM_PITCHES * pianoroll.NUM_VOICES * steps
     a_chain = scores + model.step_bytes(net) * min(steps, 2 * WINDOW_STEPS)
     return max(min(most, share, devices.memory_bytes() // 2 // max(a_chain, 1)), 1)
+
+
+def plan(
+    loaded: weights_lib.Loaded,
+    request: tasks.Request,
+    num_samples: int,
+    settings: config_lib.Sample | None = None,
+    *,
+    prior: steering.Steering | None = None,
+    seed: int = 0,
+    micro_batch: int = 0,
+) -> Plan:
+    """A plan for so many samples on the devices at hand.
+
+    Args:
+      loaded: the network, such as `weights.read("small")`.
+      request: such as `tasks.compose(64)`.
+      num_samples: that will be drawn, by one call or several.
+      settings: of the sampler; None: annealed Gibbs.
+      prior: see Plan.
+      seed: see Plan.
+      micro_batch: chains at once on a device; 0: `default_micro_batch`.
+    """
+    micro_batch = micro_batch or default_micro_batch(num_samples, len(request.free), loaded.config.model)
+    return Plan(
+        loaded.variables,
+        loaded.config.model,
+        request,
+        settings or config_lib.Sample(),
+        prior,
+        seed,
+        micro_batch,
+        num_devices(num_samples, micro_batch),
+    )
+
+
+def complete(
+    loaded: weights_lib.Loaded,
+    request: tasks.Request,
+    num_samples: int = 1,
+    settings: config_lib.Sample | None = None,
+    *,
+    seed: int = 0,
+) -> samples_lib.Samples:
+    """Completes a request, in memory: what `python -m coconet_jax.sample` does without its files.
+
+    Four harmonisations of a melody of MIDI pitches, one for each sixteenth:
+
+        net = weights.read("small")
+        request = tasks.harmonize(score.from_pitches(np.array(melody)[:, None]))
+        made = generate.complete(net, request, num_samples=4)
+        made.pitches  # int16 [4, t, 4]
+        exporting.export(made, "harmonised", ["midi", "musicxml"])
+
+    Arguments are those of `plan`.
+
+    Raises:
+      InputError: the request leaves the model nothing to write.
+    """
+    ids = np.arange(num_samples)
+    pitches = samples(plan(loaded, request, num_samples, settings, seed=seed), ids).pitches
+    return offline.to_samples(request, pitches, ids, seed)
 
 
 def num_devices(num_samples: int, micro_batch: int) -> int:

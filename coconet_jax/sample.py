@@ -30,6 +30,7 @@ from coconet_jax import (
     score,
     settings,
     storage,
+    weights,
 )
 
 FORMATS = ("npz", "midi", "musicxml", "png", "wav")
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", metavar="DIR", help="the --workdir of a training run")
+    parser.add_argument("--checkpoint", metavar="DIR", help=weights.HELP)
     parser.add_argument("--step", type=int, metavar="N", help="checkpoint to take (default: the best on validation)")
     count = parser.add_mutually_exclusive_group()
     count.add_argument("--num_samples", type=int, metavar="N", help="how many (default: 4)")
@@ -229,7 +230,8 @@ def _sample(args: argparse.Namespace) -> None:
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
     devices.join_processes(args.distributed)
-    loaded = checkpoint.load(args.checkpoint, args.step)
+    named = args.checkpoint or weights.DEFAULT
+    loaded = checkpoint.load(named, args.step)
     request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
     for remark in request.given.remarks:
         print(f"note: {remark}")
@@ -252,22 +254,14 @@ def _sample(args: argparse.Namespace) -> None:
         chunk_size=args.chunk_size or (num_samples if args.alternatives else None),
         default_micro_batch=usual,
     )
-    micro_batch = manifest["micro_batch"]
-    plan = generate.Plan(
-        loaded.variables,
-        loaded.config.model,
-        request,
-        chosen,
-        steering,
-        args.seed,
-        micro_batch,
-        generate.num_devices(num_samples, micro_batch),
+    plan = generate.plan(
+        loaded, request, num_samples, chosen, prior=steering, seed=args.seed, micro_batch=manifest["micro_batch"]
     )
     rows = plan.micro_batch * plan.num_devices
     calls = generate.num_calls(plan)
     one_batch = num_samples <= rows
     print(
-        f"{num_samples} x {steps} steps, {calls} model calls each, from step {loaded.step} of {args.checkpoint}",
+        f"{num_samples} x {steps} steps, {calls} model calls each, from step {loaded.step} of {named}",
         flush=True,
     )
     bar = tqdm.tqdm(total=100, unit="%", desc="sampling", disable=not one_batch or not sys.stderr.isatty())
@@ -335,8 +329,6 @@ def _main(args: argparse.Namespace) -> None:
         chosen = exporting.parse_ids(args.export, count)
         _write_scores(args, samples.load_samples(args.out, ids=chosen), formats, args.tempo)
         return
-    if not args.checkpoint:
-        raise errors.InputError("--checkpoint is missing; give the --workdir of a training run")
     _sample(args)
 
 

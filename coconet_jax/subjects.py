@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Int32
 import numpy as np
 
-from coconet_jax import checkpoint, data, devices, errors, notation, pianoroll, pieces, samples, score, storage
+from coconet_jax import data, devices, errors, notation, pianoroll, pieces, samples, score, storage, weights
 
 
 class Subject(NamedTuple):
@@ -27,7 +27,7 @@ class Subject(NamedTuple):
     split: str = ""
 
 
-def from_flags(args: argparse.Namespace, loaded: checkpoint.Loaded) -> tuple[Subject, score.Score | None]:
+def from_flags(args: argparse.Namespace, loaded: weights.Loaded) -> tuple[Subject, score.Score | None]:
     """What the flags of `coconet_jax.evaluate` name, on the grid of the net; and the score, where it is one.
 
     Raises:

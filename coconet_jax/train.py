@@ -22,6 +22,7 @@ import numpy as np
 from coconet_jax import checkpoint, data, devices, errors, files, loop, steps, storage
 from coconet_jax import config as config_lib
 from coconet_jax import state as state_lib
+from coconet_jax import weights as weights_lib
 
 # -------------------------------------------------------------------------------------- one Coconet run
 
@@ -49,7 +50,7 @@ def train(config: config_lib.Config, workdir: storage.Named) -> loop.Stopped:
     with contextlib.closing(
         checkpoint.open_run(folder, milestone_base=config_lib.milestone_base(config.train))
     ) as manager:
-        data_sha256, valid_sha256 = checkpoint.digest(resident), checkpoint.digest(valid.windows)
+        data_sha256, valid_sha256 = weights_lib.digest(resident), weights_lib.digest(valid.windows)
         _check_same_everywhere(data_sha256 + valid_sha256)
         state = checkpoint.restore(manager, config, mesh, data_sha256, valid_sha256=valid_sha256)
         if state is None:

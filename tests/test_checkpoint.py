@@ -14,6 +14,7 @@ import pytest
 
 from coconet_jax import checkpoint, devices, errors, mirror, state, storage
 from coconet_jax import config as config_lib
+from coconet_jax import weights as weights_lib
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_best_or_named_step_is_loaded(run, tiny_config, tiny_variables):
     assert best.config == tiny_config
     assert_equal(best.variables, jax.tree.map(lambda x: x + 2, tiny_variables))
     assert checkpoint.load(run / "checkpoints", 3).step == 3
-    assert best.sha256 == checkpoint.digest(best.variables) != checkpoint.load(run, 1).sha256
+    assert best.sha256 == weights_lib.digest(best.variables) != checkpoint.load(run, 1).sha256
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
@@ -61,13 +62,13 @@ def test_state_comes_back_on_another_device_count(tiny_config, tiny_variables, t
 
 def test_digest_sees_every_bit(tiny_variables):
     flat, tree = jax.tree.flatten(tiny_variables)
-    first = checkpoint.digest(tiny_variables)
-    assert first == checkpoint.digest(jax.tree.map(np.asarray, tiny_variables))
+    first = weights_lib.digest(tiny_variables)
+    assert first == weights_lib.digest(jax.tree.map(np.asarray, tiny_variables))
     for place in (0, len(flat) - 1):
         bytes_of = np.array(flat[place]).view(np.uint32)
         bytes_of.flat[-1] ^= 1
         changed = [*flat[:place], bytes_of.view(np.float32), *flat[place + 1 :]]
-        assert checkpoint.digest(jax.tree.unflatten(tree, changed)) != first
+        assert weights_lib.digest(jax.tree.unflatten(tree, changed)) != first
 
 
 @pytest.mark.slow
@@ -87,7 +88,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(run, tiny_config, tmp_path):
             restored = checkpoint.restore(manager, tiny_config, devices.make_mesh(1), "data")
             loaded = checkpoint.load(folder, 3)
             # What was read is what was written: the bit stood where nobody reads.
-            assert restored is not None and checkpoint.digest(loaded.variables) == loaded.sha256
+            assert restored is not None and weights_lib.digest(loaded.variables) == loaded.sha256
             harmless += 1
         except errors.InputError as error:
             assert "step 3" in str(error) and "\n" not in str(error).strip()

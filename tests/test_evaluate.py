@@ -197,7 +197,7 @@ def test_a_score_gets_a_heat_map_and_numbers(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "--checkpoint is missing"),
+        (["--checkpoint=nowhere"], "nowhere holds no checkpoint"),
         (["--checkpoint=RUN/none"], "holds no checkpoint"),
         (["--checkpoint=RUN", "--measures=bits"], "--measures=bits: use all, or of framewise_released,"),
         (["--checkpoint=RUN", "--orderings=0"], "--orderings=0: use 1 to 1000"),

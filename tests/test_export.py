@@ -100,7 +100,7 @@ def test_the_same_file_twice(run, exported, tmp_path):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "--checkpoint is missing"),
+        (["--checkpoint=nowhere"], "nowhere holds no checkpoint"),
         (["--checkpoint=RUN/none"], "holds no checkpoint"),
         (["--checkpoint=RUN", "--bars=0"], "--bars=0: use 1 or more"),
         (["--checkpoint=RUN", "--platforms=abacus"], "--platforms=abacus: use one or more of cpu, cuda, tpu, rocm"),

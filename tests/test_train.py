@@ -41,6 +41,7 @@ from coconet_jax import (
 from coconet_jax import config as config_lib
 from coconet_jax import evaluate as evaluation_command
 from coconet_jax import state as state_lib
+from coconet_jax import weights as weights_lib
 
 
 def with_train(config: config_lib.Config, **fields) -> config_lib.Config:
@@ -222,7 +223,7 @@ def run_of(config, toy_path, **fields) -> config_lib.Config:
 def final_state(workdir: storage.Named, config: config_lib.Config) -> state_lib.TrainState:
     manager = checkpoint.open_run(workdir)
     resident = data.make_resident(data.load(config.data).splits["train"], config.data)
-    state = checkpoint.restore(manager, config, devices.make_mesh(1), checkpoint.digest(resident))
+    state = checkpoint.restore(manager, config, devices.make_mesh(1), weights_lib.digest(resident))
     manager.close()
     assert state is not None
     return state
