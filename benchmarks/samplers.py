@@ -31,7 +31,7 @@ from coconet_jax import (
     tasks,
     weights,
 )
-from coconet_jax.judge import rates, theory
+from coconet_jax.judge import rates, sets, theory
 
 Row = dict[str, Any]  # what a table prints: a name, an int or float, a rates.Rate or a rates.Measure
 
@@ -57,29 +57,12 @@ def measure(pitches: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -
     }
 
 
-def cut_windows(split: pieces.Pieces, num_steps: int) -> Integer[np.ndarray, "m {num_steps} 4"]:
-    """The pieces of a split cut into windows from their starts, without overlap, so that no event counts twice.
-
-    What is left at a piece's end is dropped.
-    """
-    if num_steps < 1:
-        raise errors.InputError(f"windows of {num_steps} steps hold nothing; use 64 for 4 bars of 16ths")
-    windows = [
-        piece[start : start + num_steps]
-        for piece, length in zip(split.pitches, split.lengths, strict=True)
-        for start in range(0, int(length) - num_steps + 1, num_steps)
-    ]
-    if not windows:
-        raise errors.InputError(f"no piece has {num_steps} steps; use shorter windows")
-    return np.stack(windows)
-
-
 def measure_bach(path: str, split: str = "test", num_steps: int = 64) -> Row:
     """Bach's row, from windows as long as the samples, of a file written by `coconet_jax.chorales --export`."""
     piece_set = pieces.read_npz(path)
     if split not in piece_set.splits:
         raise errors.InputError(f"{path} has no split {split}; it has {', '.join(piece_set.splits)}")
-    windows = cut_windows(piece_set.splits[split], num_steps)
+    windows = sets.cut_windows(piece_set.splits[split], num_steps).pitches
     return {"sampler": f"Bach, {split}", **measure(windows, piece_set.steps_per_quarter)}
 
 

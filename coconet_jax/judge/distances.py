@@ -1,0 +1,183 @@
+"""Distances between two sets of windows by any features: KID, Frechet distance, precision, recall, density, coverage.
+
+numpy, no model. Features are [n,d], a row for each window: z-scored theory measures (`TheoryFeatures`), or what a
+classifier's last layer but one gives. Lower is closer for KID and Frechet; for the other four higher is better.
+
+Every distance depends on the number of windows and on their length: `between` refuses unequal lengths and draws equal
+counts. Errors are by the jackknife over groups (pieces), since windows of a piece are alike, and since a bootstrap, which
+draws windows twice, would bias distances that compare nearest neighbours or leave a window's pair with itself out.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from jaxtyping import Bool, Float, Integer
+import numpy as np
+
+from coconet_jax import errors
+from coconet_jax.judge import rates, sets, theory
+
+NEIGHBOURS_PRECISION: Final = 3  # Kynkäänniemi et al. 2019
+NEIGHBOURS_DENSITY: Final = 5  # Naeem et al. 2020
+DISTANCES: Final = ("kid", "frechet", "precision", "recall", "density", "coverage")
+MAX_BLOCKS: Final = 25  # blocks of the jackknife: an error is known to about 1 / sqrt(2 * 24) = 14 % of itself
+
+
+class TheoryFeatures(NamedTuple):
+    """Theory measures z-scored by real training windows, made by `fit_theory`: mean and spread of each measure."""
+
+    mean: Float[np.ndarray, " d"]
+    spread: Float[np.ndarray, " d"]
+    steps_per_quarter: int
+
+    def __call__(self, pitches: Integer[np.ndarray, "n t 4"]) -> Float[np.ndarray, "n d"]:
+        """One row for each window. A measure that a window does not have counts as the training windows' mean, 0."""
+        return np.nan_to_num((_measure(pitches, self.steps_per_quarter) - self.mean) / self.spread, nan=0.0)
+
+
+def _measure(pitches: Integer[np.ndarray, "n t 4"], steps_per_quarter: int) -> Float[np.ndarray, "n d"]:
+    return np.stack(list(theory.measure_pieces(pitches, steps_per_quarter).values()), axis=1)
+
+
+def fit_theory(training: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -> TheoryFeatures:
+    """The scale of each measure on real training windows, nan left out.
+
+    A measure without spread there (one that never varies, or that at most one window has) keeps its own unit.
+    """
+    values = _measure(training, steps_per_quarter)
+    known = ~np.isnan(values)
+    number = known.sum(0)
+    mean = np.where(known, values, 0.0).sum(0) / np.maximum(number, 1)
+    variance = np.where(known, (values - mean) ** 2, 0.0).sum(0) / np.maximum(number - 1, 1)
+    return TheoryFeatures(mean, np.where(variance > 0, np.sqrt(variance), 1.0), steps_per_quarter)
+
+
+# Each on two sets of features.
+
+
+def _cubic_kernel(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
+    return (one @ other.T / one.shape[1] + 1.0) ** 3
+
+
+def kid(real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]) -> float:
+    """Kernel distance (Binkowski et al. 2018): the unbiased squared MMD under the kernel (x.y / d + 1)^3.
+
+    Its mean is 0 where both sets follow one law, whatever the counts, so that it may come out below 0.
+    """
+    within = [
+        (gram.sum() - np.trace(gram)) / (len(gram) * (len(gram) - 1))
+        for gram in (_cubic_kernel(real, real), _cubic_kernel(sample, sample))
+    ]
+    return float(within[0] + within[1] - 2 * _cubic_kernel(real, sample).mean())
+
+
+def frechet(real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]) -> float:
+    """Squared Frechet distance of the normal laws with the sets' means and covariances.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), the trace of the root by the eigenvalues of C1^(1/2) C2 C1^(1/2). It is
+    above 0 also for two sets of one law, the more so the fewer they are: compare with the floor.
+    """
+    one, other = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (real, sample))
+    values, vectors = np.linalg.eigh(one)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    product = np.linalg.eigvalsh(root @ other @ root)
+    offset = real.mean(0) - sample.mean(0)
+    return float(offset @ offset + np.trace(one) + np.trace(other) - 2 * np.sqrt(np.maximum(product, 0.0)).sum())
+
+
+def _squared_distances(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
+    squares = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
+    return np.maximum(squares, 0.0)
+
+
+def _squared_radii(features: Float[np.ndarray, "n d"]) -> dict[int, Float[np.ndarray, " n"]]:
+    """Squared distance of each row to its k-th nearest other, for the two k; the nearest of all is itself, at 0."""
+    nearest = np.partition(_squared_distances(features, features), (NEIGHBOURS_PRECISION, NEIGHBOURS_DENSITY), axis=1)
+    return {k: nearest[:, k] for k in (NEIGHBOURS_PRECISION, NEIGHBOURS_DENSITY)}
+
+
+def precision_recall_density_coverage(
+    real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]
+) -> dict[str, float]:
+    """How much of the sample lies among the real windows, and how much of the real is covered.
+
+    precision: share of sample windows inside the ball of some real window, which reaches to its 3rd nearest real
+      neighbour; recall: the same with the two sets exchanged (Kynkäänniemi et al. 2019).
+    density: in how many balls of real windows, now to the 5th neighbour, a sample window lies, over 5: about 1 where
+      both sets follow one law; coverage: share of real windows whose ball holds a sample window (Naeem et al. 2020).
+    """
+    fewest = min(len(real), len(sample))
+    if fewest <= NEIGHBOURS_DENSITY:
+        raise errors.InputError(f"{fewest} windows have no {NEIGHBOURS_DENSITY} neighbours each; give at least 6")
+    across, radii = _squared_distances(real, sample), _squared_radii(real)
+    close = across <= radii[NEIGHBOURS_DENSITY][:, None]
+    return {
+        "precision": float((across <= radii[NEIGHBOURS_PRECISION][:, None]).any(0).mean()),
+        "recall": float((across <= _squared_radii(sample)[NEIGHBOURS_PRECISION]).any(1).mean()),
+        "density": float(close.sum(0).mean() / NEIGHBOURS_DENSITY),
+        "coverage": float(close.any(1).mean()),
+    }
+
+
+def measure(real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]) -> dict[str, float]:
+    """Every distance by the names of DISTANCES."""
+    found = {"kid": kid(real, sample), "frechet": frechet(real, sample)}
+    return found | precision_recall_density_coverage(real, sample)
+
+
+# With errors.
+
+
+def jackknife(
+    function: Callable[[Bool[np.ndarray, " n"]], dict[str, float]], groups: Integer[np.ndarray, " n"]
+) -> dict[str, float]:
+    """Standard errors of what a function gives for the rows it is told to keep.
+
+    Groups of rows are left out in turn, in at most MAX_BLOCKS blocks of groups as even as they can be: the square root
+    of (b - 1) / b times the sum of squared offsets of the b values from their mean. nan for a single group.
+    """
+    names = np.unique(groups)
+    blocks = np.array_split(names, min(len(names), MAX_BLOCKS))
+    if len(blocks) < 2:
+        return dict.fromkeys(function(np.ones(len(groups), bool)), float("nan"))
+    found = [function(~np.isin(groups, block)) for block in blocks]
+    return {name: float(np.sqrt((len(blocks) - 1) * np.var([values[name] for values in found]))) for name in found[0]}
+
+
+def between(
+    real: sets.Windows,
+    sample: sets.Windows,
+    features: Callable[[Integer[np.ndarray, "_n _t 4"]], Float[np.ndarray, "_n _d"]],
+    number: int | None = None,
+    seed: int = 0,
+) -> dict[str, rates.Measure]:
+    """Every distance of a sample from real windows, with its error.
+
+    Args:
+      real: the reference.
+      sample: windows of the same length.
+      features: what turns pitches into rows, such as a `TheoryFeatures`.
+      number: windows drawn from each side; default as many as the smaller side has. Give the same to all the distances
+        of one table, the floor among them: the Frechet distance falls with it and the neighbours' balls shrink.
+      seed: of the drawing.
+
+    The error adds those of both sides in squares, as of independent sets.
+
+    Raises:
+      InputError: the windows are of two lengths, or a side has fewer than `number`.
+    """
+    lengths = real.pitches.shape[1], sample.pitches.shape[1]
+    if lengths[0] != lengths[1]:
+        raise errors.InputError(
+            f"windows of {lengths[0]} and of {lengths[1]} steps have no distance; cut both to {min(lengths)}"
+        )
+    number = min(len(real.pitches), len(sample.pitches)) if number is None else number
+    rng = np.random.default_rng(seed)
+    real, sample = sets.subsample(rng, real, number), sets.subsample(rng, sample, number)
+    ours, theirs = features(real.pitches), features(sample.pitches)
+    by_real = jackknife(lambda kept: measure(ours[kept], theirs), real.groups)
+    by_sample = jackknife(lambda kept: measure(ours, theirs[kept]), sample.groups)
+    return {
+        name: rates.Measure(value, float(np.hypot(by_real[name], by_sample[name])))
+        for name, value in measure(ours, theirs).items()
+    }

@@ -1,0 +1,151 @@
+"""Chords and what becomes of them: triads, sevenths, dissonances, dominants. numpy, no model.
+
+Arguments are as in `beats`. A chord is a set of pitch classes; its voicing is not looked at, except for the bass where
+a function says so. Chords at successive beats are compared, whatever passes between them.
+"""
+
+import itertools
+from typing import Final
+
+from jaxtyping import Bool, Float, Integer
+import numpy as np
+
+from coconet_jax import pianoroll
+from coconet_jax.judge import beats
+
+_TRIADS: Final = ((0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8))  # major, minor, diminished, augmented
+# Dominant, minor, major, half-diminished and diminished.
+_SEVENTHS: Final = ((0, 4, 7, 10), (0, 3, 7, 10), (0, 4, 7, 11), (0, 3, 6, 10), (0, 3, 6, 9))
+_WITHOUT_FIFTH: Final = ((0, 4), (0, 3), (0, 4, 10), (0, 3, 10), (0, 4, 11))
+_DOMINANTS: Final = ((0, 4, 7), (0, 4, 7, 10), (0, 4, 10))
+_TONICS: Final = ((0, 4, 7), (0, 3, 7), (0, 4), (0, 3))
+
+BASS: Final = 3
+
+
+def _tabulate(shapes: tuple[tuple[int, ...], ...]) -> Bool[np.ndarray, "4096"]:
+    """True at every pitch class set (bit c = class c sounds) that is a transposition of one of the shapes."""
+    table = np.zeros(1 << 12, bool)
+    for shape, root in itertools.product(shapes, range(12)):
+        table[sum(1 << ((root + interval) % 12) for interval in shape)] = True
+    return table
+
+
+_IS_TRIAD: Final = _tabulate(_TRIADS)
+_IS_TRIAD_OR_SEVENTH: Final = _tabulate((*_TRIADS, *_SEVENTHS, *_WITHOUT_FIFTH))
+
+
+def _pitch_class_sets(pitches: Integer[np.ndarray, "*n 4"]) -> Integer[np.ndarray, "*n"]:
+    bits = np.where(pitches != pianoroll.REST, np.left_shift(1, pitches.astype(np.int16) % 12), 0)
+    return np.bitwise_or.reduce(bits, axis=-1)
+
+
+def mark_triads(pitches: Integer[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t"]:
+    """True where the sounding pitch classes are a complete major, minor, diminished or augmented triad, no more.
+
+    Any inversion and doubling; a voice may rest. Notes that are held count as those that are struck.
+    """
+    return _IS_TRIAD[_pitch_class_sets(pitches)]
+
+
+def mark_triads_or_sevenths(pitches: Integer[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t"]:
+    """True where the chord is a triad as in `mark_triads`, a seventh, or either of them without its fifth.
+
+    Sevenths are dominant, minor, major, half-diminished and diminished. The fifth is what part-writing leaves out: a
+    root and its third pass here, and not in `mark_triads`.
+    """
+    return _IS_TRIAD_OR_SEVENTH[_pitch_class_sets(pitches)]
+
+
+def triad_share(
+    pitches: Integer[np.ndarray, "n t 4"],
+    steps_per_quarter: int = 4,
+    lengths: Integer[np.ndarray, " n"] | None = None,
+    phases: Integer[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, " n"]:
+    """Share of beats that are triads (`mark_triads`); where phases are not given, at each piece's best phase.
+
+    The best of four is at least what the true phase gives, the more so the shorter the pieces: compare sets of equal
+    length. A silent beat is a beat.
+    """
+    return beats.share_at(mark_triads(pitches), beats.mark_valid(pitches, lengths), steps_per_quarter, phases)
+
+
+def triad_or_seventh_share(
+    pitches: Integer[np.ndarray, "n t 4"],
+    steps_per_quarter: int = 4,
+    lengths: Integer[np.ndarray, " n"] | None = None,
+    phases: Integer[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, " n"]:
+    """Share of beats that are triads or sevenths (`mark_triads_or_sevenths`); phases as in `triad_share`."""
+    marks, valid = mark_triads_or_sevenths(pitches), beats.mark_valid(pitches, lengths)
+    return beats.share_at(marks, valid, steps_per_quarter, phases)
+
+
+def count_dissonances_by_leap(pitches: Integer[np.ndarray, "n t 4"]) -> Integer[np.ndarray, "n t"]:
+    """Voices that leap into a dissonance at this step.
+
+    Such a voice moves into the step by more than 2 semitones and is there a second, seventh or ninth (1, 2, 10 or 11
+    semitones modulo 12) away from another voice, in a chord that is no triad and no seventh (`mark_triads_or_sevenths`;
+    the seventh of a chord may be reached by leap).
+    """
+    notes, leaps = pitches.astype(np.int16), np.abs(beats.moves(pitches.astype(np.int16))) > 2
+    sounding = notes != pianoroll.REST
+    clash = np.zeros(notes.shape, bool)
+    for one, other in itertools.permutations(range(pianoroll.NUM_VOICES), 2):
+        distance = np.abs(notes[..., one] - notes[..., other]) % 12
+        near = (distance == 1) | (distance == 2) | (distance == 10) | (distance == 11)
+        clash[..., one] |= near & sounding[..., one] & sounding[..., other]
+    found = (leaps & clash).sum(-1).astype(np.int16)
+    return np.where(mark_triads_or_sevenths(pitches), 0, found)
+
+
+def _tabulate_roots(shapes: tuple[tuple[int, ...], ...]) -> Integer[np.ndarray, "4096"]:
+    """The root (0 to 11) of every pitch class set that is a transposition of one of the shapes; -1 for the others."""
+    table = np.full(1 << 12, -1, np.int16)
+    for shape, root in itertools.product(shapes, range(12)):
+        table[sum(1 << ((root + interval) % 12) for interval in shape)] = root
+    return table
+
+
+_DOMINANT_ROOT: Final = _tabulate_roots(_DOMINANTS)
+_TONIC_ROOT: Final = _tabulate_roots(_TONICS)
+
+
+def mark_resolutions(before: Integer[np.ndarray, "*n 4"], after: Integer[np.ndarray, "*n 4"]) -> Bool[np.ndarray, "*n"]:
+    """True where the chord `before` is the V of the chord `after`, of any key.
+
+    V is a major triad or a dominant seventh, which may lack its fifth, in any inversion; I is the major or minor triad
+    a fifth below, which may lack its fifth, with its root in the bass. No key is looked for: a I going to a IV counts.
+    """
+    root, tonic = _DOMINANT_ROOT[_pitch_class_sets(before)], _TONIC_ROOT[_pitch_class_sets(after)]
+    return (root >= 0) & (tonic == (root + 5) % 12) & (after[..., BASS] % 12 == tonic) & (after[..., BASS] >= 0)
+
+
+def count_cadences(scores: beats.Scores) -> Integer[np.ndarray, " n"]:
+    """V-I (`mark_resolutions`) from one beat to the next."""
+    pitches = beats.beat_pitches(scores)
+    return mark_resolutions(pitches[:, :-1], pitches[:, 1:]).sum(1)
+
+
+def _resolution_share(scores: beats.Scores, degree: int, steps: tuple[int, ...]) -> Float[np.ndarray, " n"]:
+    """Of the voices with this degree of V (semitones above its root) in a V-I, the share that moves by one of steps."""
+    pitches = beats.beat_pitches(scores)
+    before, after = pitches[:, :-1], pitches[:, 1:]
+    root = _DOMINANT_ROOT[_pitch_class_sets(before)]
+    has = (before != pianoroll.REST) & (after != pianoroll.REST) & mark_resolutions(before, after)[..., None]
+    has &= (before - root[..., None]) % 12 == degree
+    return beats.ratio((has & np.isin(after - before, steps)).sum((1, 2)), has.sum((1, 2)))
+
+
+def leading_tone_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
+    """Of the voices with the third of V in a V-I (`mark_resolutions`), the share that rises by a semitone; nan if none.
+
+    Bach lets it fall to the fifth in inner voices.
+    """
+    return _resolution_share(scores, 4, (1,))
+
+
+def seventh_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
+    """Of the voices with the seventh of V7 in a V-I, the share that falls by 1 or 2 semitones; nan without V7-I."""
+    return _resolution_share(scores, 10, (-1, -2))
