@@ -4,8 +4,8 @@ numpy, no model. Features are [n,d], a row for each window: z-scored theory meas
 classifier's last layer but one gives. Lower is closer for KID and Frechet; for the other four higher is better.
 
 Every distance depends on the number of windows and on their length: `between` refuses unequal lengths and draws equal
-counts. Errors are by the jackknife over groups (pieces), since windows of a piece are alike, and since a bootstrap, which
-draws windows twice, would bias distances that compare nearest neighbours or leave a window's pair with itself out.
+counts. Errors are by the jackknife over groups (pieces), since windows of a piece are alike. A bootstrap draws windows
+twice, which would bias distances by nearest neighbours, and KID, which leaves out a window's pair with itself.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,16 @@ from coconet_jax.judge import rates, sets, theory
 NEIGHBOURS_PRECISION: Final = 3  # Kynkäänniemi et al. 2019
 NEIGHBOURS_DENSITY: Final = 5  # Naeem et al. 2020
 DISTANCES: Final = ("kid", "frechet", "precision", "recall", "density", "coverage")
+CLIP: Final = 3.0  # standard deviations
 MAX_BLOCKS: Final = 25  # blocks of the jackknife: an error is known to about 1 / sqrt(2 * 24) = 14 % of itself
 
 
 class TheoryFeatures(NamedTuple):
-    """Theory measures z-scored by real training windows, made by `fit_theory`: mean and spread of each measure."""
+    """Theory measures z-scored by real training windows, made by `fit_theory`: mean and spread of each measure.
+
+    Scores are clipped to -CLIP..CLIP. Faults that are rare in Bach, such as parallels, have a spread so small that a
+    single one scores high, and the cubic kernel would hear nothing else.
+    """
 
     mean: Float[np.ndarray, " d"]
     spread: Float[np.ndarray, " d"]
@@ -32,7 +37,8 @@ class TheoryFeatures(NamedTuple):
 
     def __call__(self, pitches: Integer[np.ndarray, "n t 4"]) -> Float[np.ndarray, "n d"]:
         """One row for each window. A measure that a window does not have counts as the training windows' mean, 0."""
-        return np.nan_to_num((_measure(pitches, self.steps_per_quarter) - self.mean) / self.spread, nan=0.0)
+        scores = (_measure(pitches, self.steps_per_quarter) - self.mean) / self.spread
+        return np.clip(np.nan_to_num(scores, nan=0.0), -CLIP, CLIP)
 
 
 def _measure(pitches: Integer[np.ndarray, "n t 4"], steps_per_quarter: int) -> Float[np.ndarray, "n d"]:
@@ -52,53 +58,74 @@ def fit_theory(training: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 
     return TheoryFeatures(mean, np.where(variance > 0, np.sqrt(variance), 1.0), steps_per_quarter)
 
 
-# Each on two sets of features.
+# Each on two sets of features, of which rows may be left out.
 
 
-def _cubic_kernel(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
-    return (one @ other.T / one.shape[1] + 1.0) ** 3
+class Pair(NamedTuple):
+    """Two sets of features and what compares their rows, made by `pair`: squared distances and the cubic kernel."""
+
+    real: Float[np.ndarray, "n d"]
+    sample: Float[np.ndarray, "m d"]
+    gaps: tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "m m"], Float[np.ndarray, "n m"]]
+    kernels: tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "m m"], Float[np.ndarray, "n m"]]
 
 
-def kid(real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]) -> float:
+def pair(real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]) -> Pair:
+    """Compares every row with every other, real to real, sample to sample and real to sample."""
+    gaps, kernels = [], []
+    for one, other in ((real, real), (sample, sample), (real, sample)):
+        products = one @ other.T
+        gaps.append(np.maximum((one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * products, 0.0))
+        base = products / real.shape[1] + 1.0
+        kernels.append(base * base * base)  # the power function takes ten times as long
+    return Pair(real, sample, (gaps[0], gaps[1], gaps[2]), (kernels[0], kernels[1], kernels[2]))
+
+
+def leave_out(
+    of: Pair, kept_real: Bool[np.ndarray, " n"] | None = None, kept_sample: Bool[np.ndarray, " m"] | None = None
+) -> Pair:
+    """The pair of what is kept on each side; None keeps all."""
+    n, m = (np.arange(len(side)) for side in (of.real, of.sample))
+    n, m = (n if kept_real is None else n[kept_real]), (m if kept_sample is None else m[kept_sample])
+    blocks = (np.ix_(n, n), np.ix_(m, m), np.ix_(n, m))
+    gaps, kernels = (
+        [matrix[block] for matrix, block in zip(all_, blocks, strict=True)] for all_ in (of.gaps, of.kernels)
+    )
+    return Pair(of.real[n], of.sample[m], (gaps[0], gaps[1], gaps[2]), (kernels[0], kernels[1], kernels[2]))
+
+
+def kid(of: Pair) -> float:
     """Kernel distance (Binkowski et al. 2018): the unbiased squared MMD under the kernel (x.y / d + 1)^3.
 
     Its mean is 0 where both sets follow one law, whatever the counts, so that it may come out below 0.
     """
-    within = [
-        (gram.sum() - np.trace(gram)) / (len(gram) * (len(gram) - 1))
-        for gram in (_cubic_kernel(real, real), _cubic_kernel(sample, sample))
-    ]
-    return float(within[0] + within[1] - 2 * _cubic_kernel(real, sample).mean())
+    within_real, within_sample = (
+        (kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1)) for kernel in of.kernels[:2]
+    )
+    return float(within_real + within_sample - 2 * of.kernels[2].mean())
 
 
-def frechet(real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]) -> float:
+def frechet(of: Pair) -> float:
     """Squared Frechet distance of the normal laws with the sets' means and covariances.
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), the trace of the root by the eigenvalues of C1^(1/2) C2 C1^(1/2). It is
     above 0 also for two sets of one law, the more so the fewer they are: compare with the floor.
     """
-    one, other = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (real, sample))
+    one, other = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (of.real, of.sample))
     values, vectors = np.linalg.eigh(one)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     product = np.linalg.eigvalsh(root @ other @ root)
-    offset = real.mean(0) - sample.mean(0)
+    offset = of.real.mean(0) - of.sample.mean(0)
     return float(offset @ offset + np.trace(one) + np.trace(other) - 2 * np.sqrt(np.maximum(product, 0.0)).sum())
 
 
-def _squared_distances(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
-    squares = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
-    return np.maximum(squares, 0.0)
-
-
-def _squared_radii(features: Float[np.ndarray, "n d"]) -> dict[int, Float[np.ndarray, " n"]]:
+def _squared_radii(gaps: Float[np.ndarray, "n n"]) -> dict[int, Float[np.ndarray, " n"]]:
     """Squared distance of each row to its k-th nearest other, for the two k; the nearest of all is itself, at 0."""
-    nearest = np.partition(_squared_distances(features, features), (NEIGHBOURS_PRECISION, NEIGHBOURS_DENSITY), axis=1)
+    nearest = np.partition(gaps, (NEIGHBOURS_PRECISION, NEIGHBOURS_DENSITY), axis=1)
     return {k: nearest[:, k] for k in (NEIGHBOURS_PRECISION, NEIGHBOURS_DENSITY)}
 
 
-def precision_recall_density_coverage(
-    real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]
-) -> dict[str, float]:
+def precision_recall_density_coverage(of: Pair) -> dict[str, float]:
     """How much of the sample lies among the real windows, and how much of the real is covered.
 
     precision: share of sample windows inside the ball of some real window, which reaches to its 3rd nearest real
@@ -106,23 +133,22 @@ def precision_recall_density_coverage(
     density: in how many balls of real windows, now to the 5th neighbour, a sample window lies, over 5: about 1 where
       both sets follow one law; coverage: share of real windows whose ball holds a sample window (Naeem et al. 2020).
     """
-    fewest = min(len(real), len(sample))
+    fewest = min(len(of.real), len(of.sample))
     if fewest <= NEIGHBOURS_DENSITY:
         raise errors.InputError(f"{fewest} windows have no {NEIGHBOURS_DENSITY} neighbours each; give at least 6")
-    across, radii = _squared_distances(real, sample), _squared_radii(real)
+    across, radii = of.gaps[2], _squared_radii(of.gaps[0])
     close = across <= radii[NEIGHBOURS_DENSITY][:, None]
     return {
         "precision": float((across <= radii[NEIGHBOURS_PRECISION][:, None]).any(0).mean()),
-        "recall": float((across <= _squared_radii(sample)[NEIGHBOURS_PRECISION]).any(1).mean()),
+        "recall": float((across <= _squared_radii(of.gaps[1])[NEIGHBOURS_PRECISION]).any(1).mean()),
         "density": float(close.sum(0).mean() / NEIGHBOURS_DENSITY),
         "coverage": float(close.any(1).mean()),
     }
 
 
-def measure(real: Float[np.ndarray, "n d"], sample: Float[np.ndarray, "m d"]) -> dict[str, float]:
+def measure(of: Pair) -> dict[str, float]:
     """Every distance by the names of DISTANCES."""
-    found = {"kid": kid(real, sample), "frechet": frechet(real, sample)}
-    return found | precision_recall_density_coverage(real, sample)
+    return {"kid": kid(of), "frechet": frechet(of)} | precision_recall_density_coverage(of)
 
 
 # With errors.
@@ -174,10 +200,10 @@ def between(
     number = min(len(real.pitches), len(sample.pitches)) if number is None else number
     rng = np.random.default_rng(seed)
     real, sample = sets.subsample(rng, real, number), sets.subsample(rng, sample, number)
-    ours, theirs = features(real.pitches), features(sample.pitches)
-    by_real = jackknife(lambda kept: measure(ours[kept], theirs), real.groups)
-    by_sample = jackknife(lambda kept: measure(ours, theirs[kept]), sample.groups)
+    both = pair(features(real.pitches), features(sample.pitches))
+    by_real = jackknife(lambda kept: measure(leave_out(both, kept_real=kept)), real.groups)
+    by_sample = jackknife(lambda kept: measure(leave_out(both, kept_sample=kept)), sample.groups)
     return {
         name: rates.Measure(value, float(np.hypot(by_real[name], by_sample[name])))
-        for name, value in measure(ours, theirs).items()
+        for name, value in measure(both).items()
     }

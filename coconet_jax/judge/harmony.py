@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Integer
 import numpy as np
 
 from coconet_jax import pianoroll
-from coconet_jax.judge import beats
+from coconet_jax.judge import beats, melody
 
 _TRIADS: Final = ((0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8))  # major, minor, diminished, augmented
 # Dominant, minor, major, half-diminished and diminished.
@@ -82,22 +82,55 @@ def triad_or_seventh_share(
     return beats.share_at(marks, valid, steps_per_quarter, phases)
 
 
+def _mark_clashes(pitches: Integer[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t 4"]:
+    """True for a voice that sounds a second, seventh or ninth (1, 2, 10, 11 semitones modulo 12) with another voice."""
+    notes = pitches.astype(np.int16)
+    sounding = notes != pianoroll.REST
+    clash = np.zeros(notes.shape, bool)
+    for one, other in itertools.combinations(range(pianoroll.NUM_VOICES), 2):
+        distance = np.abs(notes[..., one] - notes[..., other]) % 12
+        near = ((distance == 1) | (distance == 2) | (distance >= 10)) & sounding[..., one] & sounding[..., other]
+        clash[..., one] |= near
+        clash[..., other] |= near
+    return clash
+
+
 def count_dissonances_by_leap(pitches: Integer[np.ndarray, "n t 4"]) -> Integer[np.ndarray, "n t"]:
     """Voices that leap into a dissonance at this step.
 
-    Such a voice moves into the step by more than 2 semitones and is there a second, seventh or ninth (1, 2, 10 or 11
-    semitones modulo 12) away from another voice, in a chord that is no triad and no seventh (`mark_triads_or_sevenths`;
-    the seventh of a chord may be reached by leap).
+    Such a voice moves into the step by more than 2 semitones and is there a second, seventh or ninth away from another
+    voice, in a chord that is no triad and no seventh (`mark_triads_or_sevenths`; the seventh of a chord may be reached
+    by leap).
     """
-    notes, leaps = pitches.astype(np.int16), np.abs(beats.moves(pitches.astype(np.int16))) > 2
-    sounding = notes != pianoroll.REST
-    clash = np.zeros(notes.shape, bool)
-    for one, other in itertools.permutations(range(pianoroll.NUM_VOICES), 2):
-        distance = np.abs(notes[..., one] - notes[..., other]) % 12
-        near = (distance == 1) | (distance == 2) | (distance == 10) | (distance == 11)
-        clash[..., one] |= near & sounding[..., one] & sounding[..., other]
-    found = (leaps & clash).sum(-1).astype(np.int16)
+    leaps = np.abs(beats.moves(pitches.astype(np.int16))) > melody.STEP
+    found = (leaps & _mark_clashes(pitches)).sum(-1).astype(np.int16)
     return np.where(mark_triads_or_sevenths(pitches), 0, found)
+
+
+def _mark_held_dissonances(scores: beats.Scores) -> Bool[np.ndarray, "n t 4"]:
+    """True for a voice held into a beat where another voice enters, that makes a second, seventh or ninth there."""
+    notes = scores.pitches
+    held = np.zeros(notes.shape, bool)
+    held[:, 1:] = (notes[:, 1:] == notes[:, :-1]) & (notes[:, 1:] != pianoroll.REST)
+    enters = beats.mark_onsets(notes).any(-1) & beats.mark_beats(scores)
+    return held & enters[..., None] & _mark_clashes(notes)
+
+
+def count_suspensions(scores: beats.Scores) -> Integer[np.ndarray, " n"]:
+    """Voices held into a beat where another voice enters, in a second, seventh or ninth, that then fall by a step.
+
+    The voice sounds the same pitch at the step before the beat; its next change of pitch is 1 or 2 semitones down,
+    whenever that is, with no rest before it. The seventh of a chord counts where it is prepared so.
+    """
+    return (_mark_held_dissonances(scores) & np.isin(melody.next_moves(scores), (-1, -2))).sum((1, 2))
+
+
+def suspension_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
+    """Of the voices held into a dissonance as in `count_suspensions`, the share that then falls by a step; nan if none.
+
+    The other note of the dissonance may be the one to move: the share is about 0.8 for Bach.
+    """
+    return beats.ratio(count_suspensions(scores), _mark_held_dissonances(scores).sum((1, 2)))
 
 
 def _tabulate_roots(shapes: tuple[tuple[int, ...], ...]) -> Integer[np.ndarray, "4096"]:
@@ -110,6 +143,7 @@ def _tabulate_roots(shapes: tuple[tuple[int, ...], ...]) -> Integer[np.ndarray, 
 
 _DOMINANT_ROOT: Final = _tabulate_roots(_DOMINANTS)
 _TONIC_ROOT: Final = _tabulate_roots(_TONICS)
+_CHORD_ROOT: Final = _tabulate_roots((*_DOMINANTS, *_TONICS))
 
 
 def mark_resolutions(before: Integer[np.ndarray, "*n 4"], after: Integer[np.ndarray, "*n 4"]) -> Bool[np.ndarray, "*n"]:
@@ -149,3 +183,15 @@ def leading_tone_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
 def seventh_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
     """Of the voices with the seventh of V7 in a V-I, the share that falls by 1 or 2 semitones; nan without V7-I."""
     return _resolution_share(scores, 10, (-1, -2))
+
+
+def falling_fifth_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
+    """Of the moves from a beat to the next between roots a fifth apart, the share that falls a fifth (rises a fourth).
+
+    Roots are those of major and minor triads and dominant sevenths, with or without the fifth, in any inversion; nan
+    without such moves.
+    """
+    root = _CHORD_ROOT[_pitch_class_sets(beats.beat_pitches(scores))]
+    interval = np.where((root[:, :-1] >= 0) & (root[:, 1:] >= 0), (root[:, 1:] - root[:, :-1]) % 12, -1)
+    falls, rises = (interval == 5).sum(1), (interval == 7).sum(1)
+    return beats.ratio(falls, falls + rises)

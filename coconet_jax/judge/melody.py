@@ -50,7 +50,7 @@ def dissonant_leap_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
     return _share_of_moves(np.isin(size % 12, DISSONANT) | ((size > 12) & np.isin(size % 12, (1, 2))), size)
 
 
-def _next_moves(scores: beats.Scores) -> Integer[np.ndarray, "n t 4"]:
+def next_moves(scores: beats.Scores) -> Integer[np.ndarray, "n t 4"]:
     """At each step the next move of the voice after it; 0 where a rest or the end comes first."""
     moves, num_steps = beats.moves(scores.pitches), scores.pitches.shape[1]
     event = (moves != 0) | (scores.pitches == pianoroll.REST)
@@ -66,7 +66,20 @@ def answered_leap_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
 
     Back is against the leap's direction; a step is 1 or 2 semitones. All voices together; nan where no leap goes on.
     """
-    moves, following = beats.moves(scores.pitches), _next_moves(scores)
+    moves, following = beats.moves(scores.pitches), next_moves(scores)
     leaps = (np.abs(moves) >= LEAP) & (following != 0)
     back = leaps & (np.sign(following) == -np.sign(moves)) & (np.abs(following) <= STEP)
     return beats.ratio(back.sum((1, 2)), leaps.sum((1, 2)))
+
+
+def falling_step_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
+    """Of the moves of all voices by 1 or 2 semitones, the share that falls; nan without steps."""
+    moves = beats.moves(scores.pitches)
+    falls, rises = ((moves < 0) & (moves >= -STEP)).sum((1, 2)), ((moves > 0) & (moves <= STEP)).sum((1, 2))
+    return beats.ratio(falls, falls + rises)
+
+
+def rising_leap_share(scores: beats.Scores) -> Float[np.ndarray, " n"]:
+    """Of the leaps of all voices (>= 5 semitones), the share that rises; nan without leaps."""
+    moves = beats.moves(scores.pitches)
+    return beats.ratio((moves >= LEAP).sum((1, 2)), (np.abs(moves) >= LEAP).sum((1, 2)))

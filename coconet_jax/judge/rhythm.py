@@ -90,6 +90,13 @@ def _find_chord_runs(scores: beats.Scores) -> _Runs:
     return _find_runs(changes, scores.valid)
 
 
+def _find_line_runs(line: Integer[np.ndarray, "n t"], valid: Bool[np.ndarray, "n t"]) -> _Runs:
+    """The notes and rests of one voice."""
+    changes = np.zeros(line.shape, bool)
+    changes[:, 1:] = line[:, 1:] != line[:, :-1]
+    return _find_runs(changes, valid)
+
+
 def note_length_shares(scores: beats.Scores) -> Float[np.ndarray, "n 4"]:
     """Shares of the notes of all voices that last a sixteenth, an eighth, a quarter and a half.
 
@@ -100,14 +107,29 @@ def note_length_shares(scores: beats.Scores) -> Float[np.ndarray, "n 4"]:
     counts, total = np.zeros((len(scores.valid), len(NOTE_LENGTHS)), int), np.zeros(len(scores.valid), int)
     for voice in range(pianoroll.NUM_VOICES):
         line = scores.pitches[..., voice]
-        changes = np.zeros(line.shape, bool)
-        changes[:, 1:] = line[:, 1:] != line[:, :-1]
-        runs = _find_runs(changes, scores.valid)
-        steps = np.where(changes & (line != pianoroll.REST) & ~runs.last, runs.steps, 0)
+        runs = _find_line_runs(line, scores.valid)
+        steps = np.where((line != pianoroll.REST) & ~runs.last, runs.steps, 0)
+        steps[:, 0] = 0
         total += (steps > 0).sum(1)
         for column, quarters in enumerate(NOTE_LENGTHS):
             counts[:, column] += ((steps > 0) & (steps == quarters * scores.steps_per_quarter)).sum(1)
     return beats.ratio(counts, np.broadcast_to(total[:, None], counts.shape))
+
+
+def count_syncopations(scores: beats.Scores) -> Integer[np.ndarray, " n"]:
+    """Notes of all voices that begin off the beat and last into the next beat: an onset with no change at that beat.
+
+    A note of the same pitch struck on that beat cannot be told from it.
+    """
+    steps, beat = np.arange(scores.valid.shape[1]), scores.steps_per_quarter
+    to_next_beat = beat - (steps - scores.phases[:, None]) % beat  # a whole beat where the step is on one
+    counts = np.zeros(len(scores.valid), int)
+    for voice in range(pianoroll.NUM_VOICES):
+        line = scores.pitches[..., voice]
+        runs = _find_line_runs(line, scores.valid)
+        begun = beats.mark_onsets(scores.pitches)[..., voice] & (to_next_beat < beat)
+        counts += (begun & (runs.steps > to_next_beat)).sum(1)
+    return counts
 
 
 def longest_frozen_beats(scores: beats.Scores) -> Float[np.ndarray, " n"]:
