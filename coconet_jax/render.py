@@ -5,7 +5,7 @@ import io
 import math
 from typing import Any, Final
 
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Float, Integer
 import numpy as np
 
 from coconet_jax import files, parts, pianoroll, score, storage
@@ -229,6 +229,112 @@ def write_trace(path: storage.Named, stages: Integer[np.ndarray, "r t i"], piece
         axes.set_yticks([])
         axes.set_ylabel(f"{number + 1}/{len(stages)}", rotation=0, ha="right", va="center")
     _save(figure, path)
+
+
+def write_critique(
+    path: storage.Named,
+    piece: score.Score,
+    steps: Float[np.ndarray, " t"],
+    faults: Sequence[tuple[int, tuple[int, ...]]],
+) -> None:
+    """Draws a score under the critic's map, with a ring around each note that breaks a rule.
+
+    Args:
+      path: the PNG.
+      piece: of four voices.
+      steps: log-odds of real against generated that each step gives.
+      faults: steps and the voices concerned; none: all of them.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    from matplotlib import lines, patches
+
+    figure, (above, axes) = _two_figures(min(max(8.0, 2.5 + len(piece.pitches) / _bar_length(piece)), 40.0))
+    sounding = piece.pitches[piece.pitches != pianoroll.REST]
+    low, high = (int(sounding.min()) - 2, int(sounding.max()) + 2) if sounding.size else (58, 74)
+    handles: list[Any] = []
+    for voice, name in enumerate(parts.voice_names(piece.pitches.shape[1])):
+        colour = _COLOURS[voice % len(_COLOURS)]
+        handles.append(patches.Patch(facecolor=colour, edgecolor="none", label=name))
+        for start, end, pitch in parts.merge_cells(piece.pitches[:, voice], piece.onset[:, voice]):
+            box = patches.Rectangle(
+                (start, pitch - 0.42), end - start, 0.84, facecolor=colour, edgecolor="white", zorder=3 - 0.1 * voice
+            )
+            axes.add_patch(box)
+    for step, voices in faults:
+        for voice in voices or range(piece.pitches.shape[1]):
+            if piece.pitches[step, voice] != pianoroll.REST:
+                axes.plot(
+                    step + 0.5, piece.pitches[step, voice], "o", mfc="none", mec=_COLOURS[5], ms=11, mew=2, zorder=5
+                )
+    handles.append(
+        lines.Line2D([], [], marker="o", mfc="none", mec=_COLOURS[5], mew=2, linestyle="none", label="breaks a rule")
+    )
+    _frame(axes, piece, low, high)
+    axes.set_title(" ", loc="left")
+    times = np.arange(len(steps))
+    above.bar(times + 0.5, steps, width=1.0, color=np.where(steps < 0, _COLOURS[5], _COLOURS[0]))
+    above.axhline(0.0, color="#888888", linewidth=0.8)
+    above.set_xlim(*axes.get_xlim())
+    above.set_xticks([])
+    above.set_ylabel("critic:\nreal > 0")
+    above.set_title(piece.title or " ", loc="left", color=_INK)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    _save(figure, path)
+
+
+def write_scoreboard(
+    path: storage.Named, names: Sequence[str], real: str, columns: Mapping[str, Sequence[tuple[float, float] | None]]
+) -> None:
+    """Draws a scoreboard: a panel for each column, a row for each set, means with two standard errors.
+
+    Args:
+      path: the PNG.
+      names: of the sets, first at the top.
+      real: the name of real music, whose value is a line through each panel.
+      columns: by title the mean and error of each set; None where it is not known.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    from matplotlib import figure as figures
+    from matplotlib.backends import backend_agg
+
+    size = (2.6 + 1.9 * len(columns), 1.3 + 0.34 * len(names))
+    figure = figures.Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+    backend_agg.FigureCanvasAgg(figure)
+    rows = np.arange(len(names))[::-1]
+    for axes, (title, values) in zip(
+        figure.subplots(1, len(columns), sharey=True, squeeze=False)[0], columns.items(), strict=True
+    ):
+        for row, name, value in zip(rows, names, values, strict=True):
+            if value is None:
+                continue
+            mean, error = value
+            colour = _COLOURS[2] if name == real else _COLOURS[0]
+            if name == real:
+                axes.axvline(mean, color=colour, linewidth=0.8, zorder=1)
+            axes.errorbar(mean, row, xerr=0.0 if math.isnan(error) else 2 * error, fmt="o", ms=5, color=colour)
+        axes.set_title(title, fontsize=10, color=_INK)
+        axes.set_yticks(rows, names)
+        axes.grid(color="#EEEEEE")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _two_figures(width: float) -> tuple[Any, tuple[Any, Any]]:
+    """A figure with narrow axes above the main ones."""
+    from matplotlib import figure as figures
+    from matplotlib.backends import backend_agg
+
+    figure = figures.Figure(figsize=(width, 6.5), dpi=DPI, layout="constrained", facecolor="white")
+    backend_agg.FigureCanvasAgg(figure)
+    above, axes = figure.subplots(2, 1, height_ratios=(1, 4))
+    for one in (above, axes):
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, (above, axes)
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

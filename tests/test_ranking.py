@@ -1,0 +1,131 @@
+"""The scoreboard: its criteria, its order with ties, and what it says of real, damaged and copied music."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from coconet_jax import errors, pieces
+from coconet_jax.judge import distances, ranking, rates, sets
+
+
+def measures(**values):
+    return {name: rates.Measure(*value) for name, value in values.items()}
+
+
+def row(name, **values):
+    return ranking.Row(name, 50, measures(**values))
+
+
+def test_the_area_is_the_chance_that_a_real_window_scores_higher():
+    assert ranking.area_under_curve(np.array([1.0, 2.0]), np.array([-1.0, 0.0])) == 1.0
+    assert ranking.area_under_curve(np.array([0.0, 3.0]), np.array([1.0, 2.0])) == 0.5
+    assert ranking.area_under_curve(np.array([1.0]), np.array([1.0, 1.0, 0.0])) == pytest.approx(2 / 3)
+    rng = np.random.default_rng(0)
+    real, made = rng.integers(0, 5, 40) * 1.0, rng.integers(0, 4, 30) * 1.0
+    pairs = np.mean([(r > m) + 0.5 * (r == m) for r in real for m in made])
+    assert ranking.area_under_curve(real, made) == pytest.approx(pairs)
+
+
+def test_the_inception_score_is_1_where_all_are_alike_and_the_number_of_classes_where_each_is_sure():
+    alike = np.log(np.tile([0.7, 0.2, 0.1], (9, 1)))
+    assert ranking.inception_score(alike) == pytest.approx(1.0)
+    sure = np.log(np.clip(np.tile(np.eye(3), (3, 1)), 1e-12, 1))
+    assert ranking.inception_score(sure) == pytest.approx(3.0, abs=1e-6)
+
+
+def test_what_differs_by_less_than_two_errors_ties():
+    rows = [
+        row(ranking.REAL, kid=(0.0, 0.01), parallel_fifths=(0.3, 0.1)),
+        row("near", kid=(0.015, 0.01), parallel_fifths=(0.4, 0.1)),
+        row("far", kid=(0.5, 0.01), parallel_fifths=(5.0, 0.1)),
+    ]
+    found = ranking.order(rows)
+    assert [(one.name, one.place, one.beats) for one in found] == [(ranking.REAL, 1, 1), ("near", 1, 1), ("far", 3, 0)]
+    assert "| 1 (tie) | near |" in ranking.to_markdown(found) and "| 3 | far |" in ranking.to_markdown(found)
+
+
+def test_better_by_one_and_worse_by_another_decides_nothing():
+    rows = [
+        row(ranking.REAL, kid=(0.0, 0.001), critic_auc=(0.5, 0.001)),
+        row("a", kid=(0.1, 0.001), critic_auc=(0.9, 0.001)),
+        row("b", kid=(0.2, 0.001), critic_auc=(0.8, 0.001)),
+    ]
+    assert [one.place for one in ranking.order(rows)] == [1, 2, 2]
+
+
+def test_too_few_parallels_are_no_merit_and_fewer_copies_than_real_music_neither():
+    rows = [
+        row(ranking.REAL, parallel_fifths=(1.0, 0.1), copied=(0.05, 0.01)),
+        row("none", parallel_fifths=(0.0, 0.1), copied=(0.0, 0.01)),
+        row("as many", parallel_fifths=(1.0, 0.1), copied=(0.05, 0.01)),
+        row("copies", parallel_fifths=(1.0, 0.1), copied=(0.5, 0.01)),
+    ]
+    places = {one.name: one.place for one in ranking.order(rows)}
+    assert places == {ranking.REAL: 1, "as many": 1, "none": 3, "copies": 3}
+
+
+def test_a_criterion_that_a_set_lacks_orders_nothing_and_is_a_dash():
+    rows = [row(ranking.REAL, kid=(0.0, 0.1), nll=(0.5, math.nan)), row("a", kid=(0.05, 0.1), critic_auc=(1.0, 0.0))]
+    found = ranking.order(rows)
+    assert [one.place for one in found] == [1, 1]
+    assert "| a | 0.050 ± 0.100 | 1.000 ± 0.000 | - |" in ranking.to_markdown(found)
+    assert json.loads(json.dumps(ranking.to_json(found), allow_nan=False))[0]["values"]["nll"]["error"] is None
+    assert [line.split(":")[0] for line in ranking.legend(found)] == ["KID", "Critic AUC", "nll"]
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Made-up music of two chords: training pieces, real windows, and judges without networks."""
+    rng = np.random.default_rng(1)
+    chords = np.array([[72, 67, 64, 48], [71, 67, 62, 55], [69, 65, 60, 53], [74, 67, 59, 43]])
+
+    def draw(count, steps):
+        return np.repeat(chords[rng.integers(0, 4, (count, steps // 4))], 4, axis=1)
+
+    training = pieces.from_arrays(list(draw(6, 64)), [str(n) for n in range(6)])
+    real = sets.Windows(draw(40, 32), np.arange(40) // 2)
+    return training, real, draw
+
+
+def judges_of(training):
+    features = distances.fit_theory(training.pitches)
+    return ranking.Judges(
+        features,
+        training,
+        lambda pitches: -features(pitches)[:, :3].sum(axis=1),
+        lambda pitches: np.log(np.tile([0.8, 0.1, 0.1], (len(pitches), 1))),
+    )
+
+
+def test_real_music_comes_first_and_noise_last(world):
+    training, real, draw = world
+    noise = sets.draw_uniform(np.random.default_rng(2), real.pitches)
+    contestants = {"noise": sets.from_samples(noise), "same law": sets.from_samples(draw(30, 32))}
+    told: list[int] = []
+    rows = ranking.rank(
+        real, contestants, judges_of(training), known={"noise": measures(nll=(4.0, 0.1))}, advance=told.append
+    )
+    assert rows[-1].name == "noise" and rows[-1].place == 3 and {rows[0].place, rows[1].place} == {1}
+    assert {one.num_windows for one in rows} == {20} and sum(told) == 3
+    assert rows[-1].values["nll"].mean == 4.0 and rows[-1].values["inception"].mean == pytest.approx(1.0)
+    assert rows[-1].values["log_p_bach"].mean == pytest.approx(math.log(0.8))
+    again = ranking.rank(real, contestants, judges_of(training))
+    assert [one.values["kid"] for one in again] == [one.values["kid"] for one in rows]
+
+
+def test_copies_of_the_training_music_are_told(world):
+    training, real, _ = world
+    copied = sets.from_samples(np.stack([piece[:32] for piece in training.pitches] * 4) + 1)  # in another key
+    rows = ranking.rank(real, {"copies": copied}, judges_of(training))
+    values = {one.name: one.values["copied"].mean for one in rows}
+    assert values["copies"] == 1.0 and values[ranking.REAL] < 0.1
+
+
+def test_nothing_to_rank_is_said(world):
+    training, real, _ = world
+    with pytest.raises(errors.InputError, match="nothing to rank; give one or more sets"):
+        ranking.rank(real, {}, judges_of(training))
+    with pytest.raises(errors.InputError, match="windows of 32 and of 16 steps have no distance"):
+        ranking.rank(real, {"short": sets.from_samples(real.pitches[:, :16])}, judges_of(training))
