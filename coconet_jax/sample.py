@@ -1,6 +1,6 @@
 """The sampling command: turns what the user asks for into scores on disk.
 
-`python -m coconet_jax.sample --checkpoint=runs/small --num_samples=4 --bars=4 --out=chorales`
+`python -m coconet_jax.sample --num_samples=4 --bars=4 --out=chorales`
 """
 
 import argparse
@@ -42,18 +42,20 @@ _OURS = re.compile(  # the files of a run
 )
 _EXAMPLES = """examples:
   four chorales of four bars, as MIDI, MusicXML and pictures:
-    python -m coconet_jax.sample --checkpoint=runs/small --num_samples=4 --bars=4 --out=chorales
+    python -m coconet_jax.sample --num_samples=4 --bars=4 --out=chorales
   four harmonisations of a melody, with a wish for its key:
-    python -m coconet_jax.sample --checkpoint=runs/small --harmonize=melody.mid --key="G major" --out=harmonised
+    python -m coconet_jax.sample --harmonize=melody.mid --key="G major" --out=harmonised
   the gaps of a score filled, its written notes kept:
-    python -m coconet_jax.sample --checkpoint=runs/small --complete=sketch.musicxml --out=completed
+    python -m coconet_jax.sample --complete=sketch.musicxml --out=completed
   bars 3 and 4 of a chorale anew:
-    python -m coconet_jax.sample --checkpoint=runs/small --inpaint=chorale.mid --span=3-4 --out=inpainted
+    python -m coconet_jax.sample --inpaint=chorale.mid --span=3-4 --out=inpainted
+  by a network that you have trained:
+    python -m coconet_jax.sample --checkpoint=runs/mine --num_samples=4 --bars=4 --out=mine
   finishing sweeps at the end; quick drafts, by few model calls:
-    python -m coconet_jax.sample --checkpoint=runs/small --finish_sweeps=2 --out=finished
-    python -m coconet_jax.sample --checkpoint=runs/small --sampler=maskgit --num_steps=16 --out=drafts
+    python -m coconet_jax.sample --finish_sweeps=2 --out=finished
+    python -m coconet_jax.sample --sampler=maskgit --num_steps=16 --out=drafts
   ten thousand for a study, resumable, read back by coconet_jax.samples.load_samples("study"):
-    python -m coconet_jax.sample --checkpoint=runs/small --num_samples=10000 --bars=8 --out=study
+    python -m coconet_jax.sample --num_samples=10000 --bars=8 --out=study
   some of them as scores:
     python -m coconet_jax.sample --export=0-15,40 --formats=midi,musicxml --out=study"""
 
