@@ -1,0 +1,118 @@
+"""Bach by every theory measure, and how far damaged Bach is from Bach by distances on these measures.
+
+  python benchmarks/theory.py --data=chorales.npz
+
+Prints three Markdown tables: what each measure is; its mean and spread on whole pieces and on windows of the training
+and test splits; and the distances of the test windows, sound and damaged, from the training windows.
+"""
+
+import argparse
+import dataclasses
+
+from jaxtyping import Float
+import numpy as np
+
+from coconet_jax import errors, pieces
+from coconet_jax.judge import distances, rates, sets, theory
+
+TITLES = {
+    "kid": "KID",
+    "frechet": "Frechet",
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Steps of a window, steps from one to the next, windows of each side of a distance (0: all of test), the seed."""
+
+    steps: int = 64
+    hop: int = 16
+    number: int = 0
+    seed: int = 0
+
+
+def definitions() -> str:
+    """The first table: name, unit, definition."""
+    lines = ["| Measure | Unit | What it counts |", "| --- | --- | --- |"]
+    for name, (unit, text) in (theory.MEASURES | theory.COPY_MEASURES).items():
+        lines.append(f"| {name} | {'%' if unit == theory.SHARE else unit} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def measure_whole(piece_set: pieces.PieceSet, split: str) -> dict[str, Float[np.ndarray, " n"]]:
+    """Whole pieces of a split. A training piece is not looked for in itself."""
+    part, training = piece_set.splits[split], piece_set.splits["train"]
+    own = np.arange(len(part.lengths)) if split == "train" else None
+    found = theory.measure_pieces(part.pitches, piece_set.steps_per_quarter, part.lengths)
+    return found | theory.measure_copies(part.pitches, training, part.lengths, own)
+
+
+def measure_windows(
+    piece_set: pieces.PieceSet, split: str, windows: sets.Windows
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """Windows of a split, likewise."""
+    own = windows.groups if split == "train" else None
+    found = theory.measure_pieces(windows.pitches, piece_set.steps_per_quarter)
+    return found | theory.measure_copies(windows.pitches, piece_set.splits["train"], own=own)
+
+
+def to_markdown(rows: dict[str, dict[str, rates.Measure]]) -> str:
+    """The table of distances: value ± jackknife error."""
+    lines = ["| Set | " + " | ".join(TITLES.values()) + " |", "|" + " --- |" * (1 + len(TITLES))]
+    for title, found in rows.items():
+        lines.append(f"| {title} | " + " | ".join(f"{found[k].mean:.3f} ± {found[k].error:.3f}" for k in TITLES) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def measure_distances(
+    train: sets.Windows, test: sets.Windows, steps_per_quarter: int, chosen: Settings
+) -> dict[str, dict[str, rates.Measure]]:
+    """Distances from training windows: of the training windows themselves (halves with no piece in common), of test."""
+    features = distances.fit_theory(train.pitches, steps_per_quarter)
+    number = chosen.number or len(test.pitches)
+    one, other = sets.halve(np.random.default_rng(chosen.seed), train)
+    rows = {"real: train, half against half": distances.between(one, other, features, number, chosen.seed)}
+    rows["real: test"] = distances.between(train, test, features, number, chosen.seed)
+    for title, damage in sets.DAMAGES.items():
+        damaged = test._replace(pitches=damage(np.random.default_rng(chosen.seed), test.pitches))
+        rows[f"test, {title}"] = distances.between(train, damaged, features, number, chosen.seed)
+    return rows
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
+    parser.add_argument("--steps", type=int, default=64, help="length of a window, 64 = 4 bars of 16ths")
+    parser.add_argument("--hop", type=int, default=16, help="steps from a window to the next (default: 16, a bar)")
+    parser.add_argument(
+        "--number", type=int, default=0, help="windows of each side of a distance (default: all of test)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the damage and of the windows drawn")
+    args = parser.parse_args()
+    chosen = Settings(args.steps, args.hop, args.number, args.seed)
+    with errors.exit_on_input_error():
+        piece_set = pieces.read_npz(args.data)
+        if "test" not in piece_set.splits:
+            raise errors.InputError(f"{args.data} has no split test; it has {', '.join(piece_set.splits)}")
+        windows = {
+            split: sets.cut_windows(piece_set.splits[split], chosen.steps, chosen.hop) for split in ("train", "test")
+        }
+        columns = {
+            f"{split}, {len(piece_set.splits[split].lengths)} pieces": measure_whole(piece_set, split)
+            for split in windows
+        } | {
+            f"{split}, {len(cut.pitches)} windows": measure_windows(piece_set, split, cut)
+            for split, cut in windows.items()
+        }
+        print(definitions(), theory.compare(columns), sep="\n")
+        rows = measure_distances(windows["train"], windows["test"], piece_set.steps_per_quarter, chosen)
+        print(to_markdown(rows), end="")
+
+
+if __name__ == "__main__":
+    main()
