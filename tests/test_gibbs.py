@@ -36,10 +36,10 @@ def test_number_of_steps_is_one_a_free_variable_of_the_fullest_chain():
 def test_the_rule_of_thumb_counts_the_fullest_stretch_of_a_long_piece():
     free = np.zeros((1, 1000, 4), bool)
     free[0, :, 0] = True
-    assert gibbs.num_steps(config.Sample(), free) == 128
-    free[0, 500:600] = True
-    assert gibbs.num_steps(config.Sample(), free) == 128 + 3 * 100
-    assert gibbs.num_steps(config.Sample(), free[:, :64]) == 64
+    assert gibbs.num_steps(config.Sample(), free) == 64
+    free[0, 500:550] = True
+    assert gibbs.num_steps(config.Sample(), free) == 64 + 3 * 50
+    assert gibbs.num_steps(config.Sample(), free[:, :32]) == 32
 
 
 def test_a_run_starts_by_drawing_everything_hidden():
