@@ -31,10 +31,10 @@ class Judges(NamedTuple):
       log_probs: calibrated log p(composer|window) with Bach's first; None: no classifier.
     """
 
-    features: Callable[[Pitches], Float[np.ndarray, "n d"]]
+    features: Callable[..., Float[np.ndarray, "_n _d"]]
     training: pieces.Pieces
-    critic: Callable[[Pitches], Float[np.ndarray, " n"]] | None = None
-    log_probs: Callable[[Pitches], Float[np.ndarray, "n k"]] | None = None
+    critic: Callable[..., Float[np.ndarray, " _n"]] | None = None
+    log_probs: Callable[..., Float[np.ndarray, "_n _k"]] | None = None
 
 
 class Criterion(NamedTuple):
