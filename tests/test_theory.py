@@ -7,7 +7,7 @@ import handmade
 import numpy as np
 import pytest
 
-from coconet_jax import errors
+from coconet_jax import errors, pieces
 from coconet_jax.judge import harmony, rates, sets, theory
 
 R = handmade.R
@@ -109,3 +109,46 @@ def test_windows_of_bach_do_not_overlap(samplers, toy_pieces, toy_path):
         samplers.measure_bach(toy_path, "test", 0)
     with pytest.raises(errors.InputError, match="no split nope; it has train, valid, test"):
         samplers.measure_bach(toy_path, "nope", 16)
+
+
+def test_every_measure_is_defined_and_in_order():
+    found = theory.measure_pieces(handmade.score(handmade.C_MAJOR, handmade.F_MAJOR))
+    assert list(found) == list(theory.MEASURES)
+    assert all(values.shape == (1,) for values in found.values())
+    shares = [name for name, (unit, _) in theory.MEASURES.items() if unit == theory.SHARE]
+    rng = np.random.default_rng(4)
+    random = theory.measure_pieces(np.repeat(rng.integers(40, 80, (50, 30, 4)), 2, axis=1))
+    assert all(0 <= np.nanmin(random[name]) and np.nanmax(random[name]) <= 1 for name in shares)
+    assert all(text for _, text in (theory.MEASURES | theory.COPY_MEASURES).values())
+
+
+def test_events_are_counted_per_100_beats():
+    """Four chords of a beat each: two V-I."""
+    c, g7 = handmade.C_MAJOR, handmade.G_SEVENTH
+    found = theory.measure_pieces(handmade.score(g7, c, g7, c))
+    assert found["dominants"].tolist() == [50.0] and found["sevenths"].tolist() == [1.0]
+
+
+def test_tables_compare_sets():
+    bach = theory.measure_pieces(np.concatenate([handmade.score(handmade.C_MAJOR, handmade.F_MAJOR)] * 2))
+    other = {"triads": np.array([0.5, 1.0, np.nan]), "copied_run": np.array([3.0, 7.0])}
+    lines = theory.compare({"Bach": bach, "other": other}).splitlines()
+    assert lines[0] == "| Measure | Unit | Bach | other |" and len(lines) == 2 + len(theory.MEASURES) + 1
+    rows = {line.split(" | ")[0][2:]: line for line in lines[2:]}
+    assert rows["triads"] == "| triads | % | 100.0 ± 0.0 | 75.0 ± 35.4 |"
+    assert rows["sevenths"] == "| sevenths | % | - | - |"
+    assert rows["onsets"] == "| onsets | per beat | 1.50 ± 0.00 | - |"
+    assert rows["copied_run"] == "| copied_run | steps | - | 5.00 ± 2.83 |"
+    with pytest.raises(errors.InputError, match="no sets to compare"):
+        theory.compare({})
+
+
+def test_copies_of_all_voices_and_of_the_soprano():
+    rng = np.random.default_rng(5)
+    pitches = rng.integers(50, 70, (2, 20, 4))
+    training = pieces.from_arrays([pitches[0], pitches[1]], ["a", "b"])
+    mixed = pitches[:1].copy()
+    mixed[0, 12:, 1:] += 1
+    found = theory.measure_copies(mixed, training)
+    assert (found["copied_run"].tolist(), found["copied_run_soprano"].tolist()) == ([12.0], [20.0])
+    assert theory.measure_copies(mixed, training, own=np.array([0]))["copied_run_soprano"][0] < 6

@@ -6,7 +6,7 @@ import handmade
 import numpy as np
 import pytest
 
-from coconet_jax.judge import theory, voice_leading
+from coconet_jax.judge import beats, theory, voice_leading
 
 R = handmade.R
 
@@ -103,10 +103,59 @@ def test_bachs_parallels():
 
     named = {split: np.array([count_with_named_voices(p) for p in handmade.folds()[split].pitches]) for split in counts}
     assert (named["test"].sum(), named["all"].sum()) == (18, 70)
-    beats = handmade.folds()["test"].lengths / 4
-    assert (100 * named["test"] / beats).mean() == pytest.approx(0.35, abs=0.005)
+    num_beats = handmade.folds()["test"].lengths / 4
+    assert (100 * named["test"] / num_beats).mean() == pytest.approx(0.35, abs=0.005)
     assert theory.measure_pieces(handmade.folds()["test"].pitches, lengths=handmade.folds()["test"].lengths)[
         "parallel_octaves"
     ].mean() == pytest.approx(0.13, abs=0.005)
     assert 100 * named["all"].sum() / 23134 == pytest.approx(0.30, abs=0.005)
     assert 100 * counts["all"][1] / 23134 == pytest.approx(0.18, abs=0.005)
+
+
+def prepare(pitches, **kwargs):
+    return beats.prepare(np.asarray(pitches), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("dyads", "fifths", "octaves"),
+    [
+        pytest.param([(64, 60), (69, 62)], 1, 0, id="third to fifth, soprano leaps"),
+        pytest.param([(67, 64), (69, 62)], 0, 0, id="contrary"),
+        pytest.param([(67, 60), (72, 65)], 0, 0, id="a parallel fifth is no direct one"),
+        pytest.param([(68, 58), (69, 62)], 0, 0, id="soprano by step"),
+        pytest.param([(76, 60), (69, 50)], 1, 0, id="down from a tenth to a nineteenth"),
+        pytest.param([(64, 55), (72, 60)], 0, 1, id="sixth to octave"),
+        pytest.param([(64, R), (72, 60)], 0, 0, id="bass was silent"),
+    ],
+)
+def test_direct_fifths_and_octaves_of_the_outer_voices(dyads, fifths, octaves):
+    pitches = handmade.two_voices(*dyads)
+    found = voice_leading.count_direct_fifths(pitches), voice_leading.count_direct_octaves(pitches)
+    assert (found[0].sum(), found[1].sum()) == (fifths, octaves)
+    assert not found[0][:, [0, 1, 2, 3]].any()  # at the step that is reached
+    inner = pitches[..., [1, 0, 3, 2]]
+    assert not voice_leading.count_direct_fifths(inner).any() and not voice_leading.count_direct_octaves(inner).any()
+
+
+def test_crossing_spacing_and_range():
+    crossed, wide = (72, 60, 64, 48), (77, 64, 60, 40)  # tenor above alto; 13 semitones from soprano to alto
+    scores = prepare(handmade.score(handmade.C_MAJOR, crossed, wide, (72, R, 60, 48)))
+    assert voice_leading.crossing_share(scores).tolist() == [0.25]
+    assert voice_leading.wide_spacing_share(scores).tolist() == [1 / 3]  # of the three chords with alto
+    assert voice_leading.out_of_range_share(scores).tolist() == [0.0]
+    assert voice_leading.range_semitones(scores).tolist() == [(5 + 7 + 4 + 8) / 4]
+    assert voice_leading.outer_distance_semitones(scores).tolist() == [(24 + 24 + 37 + 24) / 4]
+    octave = prepare(handmade.score((72, 60, 48, 36)))
+    assert voice_leading.wide_spacing_share(octave).tolist() == [0.0]
+    low = prepare(handmade.score((59, 52, 46, 36), (60, 51, 46, 67)))
+    assert voice_leading.out_of_range_share(low).tolist() == [3 / 8]
+
+
+def test_what_a_piece_of_one_voice_has_not():
+    alone = prepare(handmade.line((60, 4), (62, 4)))
+    for measure in ("crossing_share", "wide_spacing_share", "outer_distance_semitones"):
+        assert np.isnan(getattr(voice_leading, measure)(alone)).all()
+    assert voice_leading.range_semitones(alone).tolist() == [2.0]
+    silent = prepare(np.full((1, 8, 4), R))
+    assert np.isnan(voice_leading.range_semitones(silent)).all()
+    assert np.isnan(voice_leading.out_of_range_share(silent)).all()

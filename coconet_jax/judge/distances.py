@@ -97,7 +97,8 @@ def leave_out(
 def kid(of: Pair) -> float:
     """Kernel distance (Binkowski et al. 2018): the unbiased squared MMD under the kernel (x.y / d + 1)^3.
 
-    Its mean is 0 where both sets follow one law, whatever the counts, so that it may come out below 0.
+    Its mean is 0 where both sets follow one law and the rows are independent, whatever the counts, so that it may come
+    out below 0. Windows of one piece are alike, which lifts it: compare with the floor of other real pieces.
     """
     within_real, within_sample = (
         (kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1)) for kernel in of.kernels[:2]
@@ -135,7 +136,7 @@ def precision_recall_density_coverage(of: Pair) -> dict[str, float]:
     """
     fewest = min(len(of.real), len(of.sample))
     if fewest <= NEIGHBOURS_DENSITY:
-        raise errors.InputError(f"{fewest} windows have no {NEIGHBOURS_DENSITY} neighbours each; give at least 6")
+        raise errors.InputError(f"{fewest} windows have no {NEIGHBOURS_DENSITY} neighbours each; give more")
     across, radii = of.gaps[2], _squared_radii(of.gaps[0])
     close = across <= radii[NEIGHBOURS_DENSITY][:, None]
     return {
@@ -201,9 +202,9 @@ def between(
     rng = np.random.default_rng(seed)
     real, sample = sets.subsample(rng, real, number), sets.subsample(rng, sample, number)
     both = pair(features(real.pitches), features(sample.pitches))
+    values = measure(both)
     by_real = jackknife(lambda kept: measure(leave_out(both, kept_real=kept)), real.groups)
     by_sample = jackknife(lambda kept: measure(leave_out(both, kept_sample=kept)), sample.groups)
     return {
-        name: rates.Measure(value, float(np.hypot(by_real[name], by_sample[name])))
-        for name, value in measure(both).items()
+        name: rates.Measure(value, float(np.hypot(by_real[name], by_sample[name]))) for name, value in values.items()
     }
