@@ -3,7 +3,8 @@
   python benchmarks/theory.py --data=chorales.npz
 
 Prints three Markdown tables: what each measure is; its mean and spread on whole pieces and on windows of the training
-and test splits; and the distances of the test windows, sound and damaged, from the training windows.
+and test splits; and the distances of the test windows, sound and damaged, from the training windows. Between them, how
+many real windows would not pass for new, and the test pieces they are from.
 """
 
 import argparse
@@ -23,6 +24,9 @@ TITLES = {
     "density": "Density",
     "coverage": "Coverage",
 }
+
+
+COPY_STEPS = 24  # more than these in a row are a quotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,17 @@ def measure_windows(
     own = windows.groups if split == "train" else None
     found = theory.measure_pieces(windows.pitches, piece_set.steps_per_quarter)
     return found | theory.measure_copies(windows.pitches, piece_set.splits["train"], own=own)
+
+
+def count_copies(columns: dict[str, dict[str, Float[np.ndarray, " n"]]], names: tuple[str, ...]) -> str:
+    """How many of each column have a run of more than COPY_STEPS steps in (other) training pieces; which test pieces."""
+    lines = [f"Runs of more than {COPY_STEPS} steps found in other pieces of the training set:"]
+    for title, found in columns.items():
+        long = found["copied_run"] > COPY_STEPS
+        lines.append(f"- {title}: {long.sum()} ({100 * long.mean():.1f} %)")
+        if len(long) == len(names):
+            lines[-1] += "; " + ", ".join(f"{names[n]} ({found['copied_run'][n]:.0f})" for n in np.flatnonzero(long))
+    return "\n".join(lines) + "\n"
 
 
 def to_markdown(rows: dict[str, dict[str, rates.Measure]]) -> str:
@@ -109,7 +124,8 @@ def main() -> None:
             f"{split}, {len(cut.pitches)} windows": measure_windows(piece_set, split, cut)
             for split, cut in windows.items()
         }
-        print(definitions(), theory.compare(columns), sep="\n")
+        copied = count_copies(columns, piece_set.splits["test"].names)
+        print(definitions(), theory.compare(columns), copied, sep="\n")
         rows = measure_distances(windows["train"], windows["test"], piece_set.steps_per_quarter, chosen)
         print(to_markdown(rows), end="")
 

@@ -118,7 +118,8 @@ def test_every_measure_is_defined_and_in_order():
     shares = [name for name, (unit, _) in theory.MEASURES.items() if unit == theory.SHARE]
     rng = np.random.default_rng(4)
     random = theory.measure_pieces(np.repeat(rng.integers(40, 80, (50, 30, 4)), 2, axis=1))
-    assert all(0 <= np.nanmin(random[name]) and np.nanmax(random[name]) <= 1 for name in shares)
+    known = np.concatenate([random[name][~np.isnan(random[name])] for name in shares])
+    assert known.size > 1000 and known.min() >= 0 and known.max() <= 1
     assert all(text for _, text in (theory.MEASURES | theory.COPY_MEASURES).values())
 
 
