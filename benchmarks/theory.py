@@ -65,7 +65,7 @@ def measure_windows(
 
 
 def count_copies(columns: dict[str, dict[str, Float[np.ndarray, " n"]]], names: tuple[str, ...]) -> str:
-    """How many of each column have a run of more than COPY_STEPS steps in (other) training pieces; which test pieces."""
+    """How many of each column have a run of more than COPY_STEPS steps in other training pieces; which test pieces."""
     lines = [f"Runs of more than {COPY_STEPS} steps found in other pieces of the training set:"]
     for title, found in columns.items():
         long = found["copied_run"] > COPY_STEPS
