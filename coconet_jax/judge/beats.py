@@ -5,13 +5,16 @@ Pitches are [n,t,4]: n pieces of t steps, MIDI numbers, -1 = rest. Pieces of une
 steps. `phases` names for each piece the first step that falls on a beat (0 <= phase < steps_per_quarter).
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from jaxtyping import Bool, Float, Integer
 import numpy as np
 
 from coconet_jax import errors, pianoroll
 from coconet_jax.judge import rates
+
+SOPRANO: Final = 0
+BASS: Final = 3
 
 
 class Scores(NamedTuple):

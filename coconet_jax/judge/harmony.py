@@ -20,8 +20,6 @@ _WITHOUT_FIFTH: Final = ((0, 4), (0, 3), (0, 4, 10), (0, 3, 10), (0, 4, 11))
 _DOMINANTS: Final = ((0, 4, 7), (0, 4, 7, 10), (0, 4, 10))
 _TONICS: Final = ((0, 4, 7), (0, 3, 7), (0, 4), (0, 3))
 
-BASS: Final = 3
-
 
 def _tabulate(shapes: tuple[tuple[int, ...], ...]) -> Bool[np.ndarray, "4096"]:
     """True at every pitch class set (bit c = class c sounds) that is a transposition of one of the shapes."""
@@ -153,7 +151,12 @@ def mark_resolutions(before: Integer[np.ndarray, "*n 4"], after: Integer[np.ndar
     a fifth below, which may lack its fifth, with its root in the bass. No key is looked for: a I going to a IV counts.
     """
     root, tonic = _DOMINANT_ROOT[_pitch_class_sets(before)], _TONIC_ROOT[_pitch_class_sets(after)]
-    return (root >= 0) & (tonic == (root + 5) % 12) & (after[..., BASS] % 12 == tonic) & (after[..., BASS] >= 0)
+    return (
+        (root >= 0)
+        & (tonic == (root + 5) % 12)
+        & (after[..., beats.BASS] % 12 == tonic)
+        & (after[..., beats.BASS] >= 0)
+    )
 
 
 def count_cadences(scores: beats.Scores) -> Integer[np.ndarray, " n"]:

@@ -10,12 +10,10 @@ from jaxtyping import Float, Integer
 import numpy as np
 
 from coconet_jax import pianoroll
-from coconet_jax.judge import beats
+from coconet_jax.judge import beats, melody
 
 FIFTH: Final = 7  # semitones, modulo the octave
 OCTAVE: Final = 0
-STEP: Final = 2  # the widest step of a melody, in semitones
-SOPRANO, BASS = 0, 3
 
 
 def _count_parallels(pitches: Integer[np.ndarray, "n t 4"], interval: int) -> Integer[np.ndarray, "n t"]:
@@ -53,9 +51,9 @@ def count_parallel_octaves(pitches: Integer[np.ndarray, "n t 4"]) -> Integer[np.
 
 def _count_direct(pitches: Integer[np.ndarray, "n t 4"], interval: int) -> Integer[np.ndarray, "n t"]:
     moves, notes = beats.moves(pitches), pitches.astype(np.int16)
-    similar = np.sign(moves[..., SOPRANO]) * np.sign(moves[..., BASS]) == 1
-    leaps = np.abs(moves[..., SOPRANO]) > STEP
-    reached = np.abs(notes[..., SOPRANO] - notes[..., BASS]) % 12 == interval
+    similar = np.sign(moves[..., beats.SOPRANO]) * np.sign(moves[..., beats.BASS]) == 1
+    leaps = np.abs(moves[..., beats.SOPRANO]) > melody.STEP
+    reached = np.abs(notes[..., beats.SOPRANO] - notes[..., beats.BASS]) % 12 == interval
     counts = np.zeros(notes.shape[:2], np.int16)
     counts[:, 1:] = similar[:, 1:] & leaps[:, 1:] & reached[:, 1:] & ~reached[:, :-1]
     return counts
@@ -110,6 +108,6 @@ def range_semitones(scores: beats.Scores) -> Float[np.ndarray, " n"]:
 
 def outer_distance_semitones(scores: beats.Scores) -> Float[np.ndarray, " n"]:
     """Soprano less bass, averaged over the steps at which both sound; nan where they never do."""
-    soprano, bass = scores.pitches[..., SOPRANO], scores.pitches[..., BASS]
+    soprano, bass = scores.pitches[..., beats.SOPRANO], scores.pitches[..., beats.BASS]
     both = (soprano != pianoroll.REST) & (bass != pianoroll.REST)
     return beats.ratio(((soprano - bass) * both).sum(1), both.sum(1))
