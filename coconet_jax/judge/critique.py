@@ -105,7 +105,7 @@ def _directs(pitches: Integer[np.ndarray, "t 4"]) -> Iterator[Fault]:
         ("direct octaves", voice_leading.count_direct_octaves),
     ):
         for step in np.flatnonzero(count(pitches[None])[0]).tolist():
-            yield Fault(step, (voice_leading.SOPRANO, voice_leading.BASS), text)
+            yield Fault(step, (beats.SOPRANO, beats.BASS), text)
 
 
 def _begins(marks: np.ndarray) -> list[int]:
