@@ -1,0 +1,127 @@
+"""Draws what a critic learns from: samples of generators, and real crops partly masked and refilled by them.
+
+  python benchmarks/critic_pool.py --data=chorales.npz --out=runs/critic_pool small-14000=runs/small
+
+Every generator is named and has a training run; each sampler below is a file in --out, and those that are there are not
+drawn again. Rows that benchmarks/samplers.py has drawn can join: --rows=small-4409=runs/samplers. `negatives.read_pool`
+reads them all.
+"""
+
+import argparse
+import pathlib
+import time
+
+from jaxtyping import Bool, Int, Integer
+import numpy as np
+
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pianoroll, pieces, score, tasks
+from coconet_jax.judge import negatives
+
+STEPS = 64  # of a sample: 4 bars
+SAMPLERS = {  # by name: settings whose model calls are in the name too
+    "gibbs 16 T0.8": config.Sample(num_steps=15, temperature=0.8),
+    "gibbs 32": config.Sample(num_steps=31),
+    "gibbs 64": config.Sample(num_steps=63),
+    "maskgit 16": config.Sample("maskgit", num_steps=16),
+    "maskgit 32 T1.1": config.Sample("maskgit", num_steps=32, temperature=1.1),
+    "ancestral 32": config.Sample("ancestral", num_steps=32),
+    "ancestral_gibbs 48": config.Sample("ancestral_gibbs", num_steps=4, draws_per_call=11),
+}
+REFILL = config.Sample(num_steps=15)
+REFILLED = {"train": 0.6, "valid": 0.2, "test": 0.2}  # shares of the refilled crops
+
+
+def draw(loaded: checkpoint.Loaded, request: tasks.Request, chosen: config.Sample, count: int) -> np.ndarray:
+    """Samples int16 [n,t,4] of a request."""
+    micro_batch = generate.default_micro_batch(count, STEPS, loaded.config.model)
+    plan = generate.Plan(
+        loaded.variables,
+        loaded.config.model,
+        request,
+        chosen,
+        micro_batch=micro_batch,
+        num_devices=generate.num_devices(count, micro_batch),
+    )
+    return generate.samples(plan, np.arange(count)).pitches
+
+
+def hide(rng: np.random.Generator, shape: tuple[int, int, int]) -> Bool[np.ndarray, "n t 4"]:
+    """What is rewritten of each crop: a span of steps, one or two voices, or scattered cells, in turn."""
+    free = np.zeros(shape, bool)
+    for number, row in enumerate(free):
+        if number % 3 == 0:
+            length = int(rng.integers(8, 33))
+            start = int(rng.integers(0, shape[1] - length + 1))
+            row[start : start + length] = True
+        elif number % 3 == 1:
+            row[:, rng.permutation(shape[2])[: rng.integers(1, 3)]] = True
+        else:
+            row[:] = rng.random(row.shape) < rng.uniform(0.2, 0.8)
+    return free
+
+
+def refill(loaded: checkpoint.Loaded, crops: Integer[np.ndarray, "n t 4"], seed: int) -> Integer[np.ndarray, "n t 4"]:
+    """Crops with a part of each written anew."""
+    free = hide(np.random.default_rng(seed), crops.shape)
+    given = np.where(free, pianoroll.REST, crops).astype(np.int8)
+
+    def vary(_: int, ids: Int[np.ndarray, " n"]) -> tasks.Given:
+        return tasks.Given(given[ids], np.zeros_like(free[ids]), free[ids])
+
+    piece = score.from_pitches(crops[0].astype(np.int16), meter=(4, 4), steps_per_quarter=4)
+    return draw(loaded, tasks.Request(piece, np.ones(crops.shape[1:], bool), (), vary), REFILL, len(crops))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("generators", nargs="+", metavar="NAME=DIR", help="names and workdirs of training runs")
+    parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
+    parser.add_argument("--out", default="runs/critic_pool", help="folder of the pool (default: runs/critic_pool)")
+    parser.add_argument("--rows", metavar="NAME=DIR", help="a generator whose samples benchmarks/samplers.py has drawn")
+    parser.add_argument("--num_samples", type=int, default=24, help="of each sampler (default: 24)")
+    parser.add_argument("--num_refilled", type=int, default=120, help="refilled crops of each generator (default: 120)")
+    args = parser.parse_args()
+    checkpoint.quiet()
+    devices.use_compile_cache()
+    devices.split_cpu(devices.num_cores())
+    with errors.exit_on_input_error():
+        folder = files.make_folder(args.out)
+        piece_set = pieces.read_npz(args.data)
+        if args.rows:
+            name, _, rows = args.rows.partition("=")
+            for path in sorted(pathlib.Path(rows).glob(f"*_{STEPS}_*.npz")):
+                with np.load(path) as file:
+                    made = file["pitches"]
+                calls, sampler = path.stem.split("_", 4)[3:]
+                source = f"{name} {sampler.replace('_', ' ')} {calls}"
+                row = negatives.generated(made, source, name)
+                negatives.write_pool(folder / f"{name}_{path.stem}.npz", row)
+        for number, word in enumerate(args.generators):
+            name, _, workdir = word.partition("=")
+            loaded = checkpoint.load(workdir)
+            for sampler, chosen in SAMPLERS.items():
+                path = folder / f"{name} {sampler}.npz".replace(" ", "_")
+                if path.exists():
+                    continue
+                begun = time.perf_counter()
+                # Other seeds would do as well: generators differ.
+                made = draw(loaded, tasks.compose(STEPS), chosen, args.num_samples)
+                negatives.write_pool(path, negatives.generated(made, f"{name} {sampler}", name))
+                print(f"{path}: {len(made)} samples, {time.perf_counter() - begun:.1f} s", flush=True)
+            path = folder / f"{name}_refilled.npz"
+            if not path.exists():
+                begun = time.perf_counter()
+                parts = []
+                for split, share in REFILLED.items():
+                    real = negatives.real_windows(piece_set.splits[split], split, STEPS)
+                    rows = np.random.default_rng(number).permutation(len(real.pitches))
+                    crops = real.take(rows[: round(args.num_refilled * share)])
+                    made = refill(loaded, crops.pitches, seed=number)
+                    parts.append(crops.relabel(made, "refilled", name))
+                negatives.write_pool(path, negatives.join(parts))
+                print(f"{path}: {args.num_refilled} crops, {time.perf_counter() - begun:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How well a score tells two classes apart: AUC, calibration, and a logistic regression to compare with. numpy.
+
+Weights stand for how often an example counts; groups are what a bootstrap draws, such as pieces.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Shaped
+import numpy as np
+
+from coconet_jax.judge import rates
+
+
+def auc(
+    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """The chance that a positive example scores higher than a negative one, ties counting half; nan without both."""
+    weights = np.ones(len(scores)) if weights is None else weights
+    _, place = np.unique(scores, return_inverse=True)
+    size = place.max(initial=-1) + 1
+    above, below = (np.bincount(place[side], weights[side], minlength=size) for side in (positive, ~positive))
+    lower = np.cumsum(below) - below
+    total = above.sum() * below.sum()
+    return float((above * (lower + below / 2)).sum() / total) if total else float("nan")
+
+
+def bootstrap_auc(
+    rng: np.random.Generator,
+    scores: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
+    rounds: int = 200,
+) -> rates.Measure:
+    """AUC, and its standard deviation over draws of the groups with replacement."""
+    names, group = np.unique(groups, return_inverse=True)
+    draws = []
+    for _ in range(rounds):
+        counts = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+        draws.append(auc(scores, positive, weights * counts[group]))
+    return rates.Measure(auc(scores, positive, weights), float(np.nanstd(draws)))
+
+
+def sigmoid(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Logits to probabilities."""
+    return 0.5 * (1 + np.tanh(logits / 2))
+
+
+def _mean_nll(logits: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: np.ndarray) -> float:
+    return float(np.average(np.logaddexp(0.0, np.where(positive, -logits, logits)), weights=weights))
+
+
+def fit_temperature(
+    logits: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
+) -> float:
+    """What to divide logits by so that their probabilities cost least on these examples (Guo et al. 2017).
+
+    Searched on a grid of 0.05 to 20, each 2 % above the last: held-out examples settle it no better than that.
+    """
+    grid = 0.05 * 1.02 ** np.arange(303)
+    return float(grid[np.argmin([_mean_nll(logits / value, positive, weights) for value in grid])])
+
+
+class Calibration(NamedTuple):
+    """Of probabilities: nats per example, mean squared error, and the mean gap in ten bins of confidence."""
+
+    nll_nats: float
+    brier: float
+    ece: float
+
+
+def calibration(
+    logits: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
+) -> Calibration:
+    """How far probabilities are from what happens; the expected calibration error in ten bins of equal width."""
+    probability = sigmoid(logits)
+    weights = weights / weights.sum()
+    bins = np.minimum((probability * 10).astype(int), 9)
+    gap = np.bincount(bins, weights * (probability - positive), minlength=10)
+    brier = float(np.sum(weights * (probability - positive) ** 2))
+    return Calibration(_mean_nll(logits, positive, weights), brier, float(np.abs(gap).sum()))
+
+
+class Logistic(NamedTuple):
+    """A logistic regression on standardised features; those that are not a number count as the mean."""
+
+    mean: Float[np.ndarray, " d"]
+    spread: Float[np.ndarray, " d"]
+    coefficients: Float[np.ndarray, " e"]  # of each feature, then the constant
+
+    def logits(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        """Of examples."""
+        return _standardise(features, self.mean, self.spread) @ self.coefficients
+
+    def plain(self) -> Float[np.ndarray, " e"]:
+        """The coefficients of features that are not standardised, and the constant."""
+        slopes = self.coefficients[:-1] / self.spread
+        return np.append(slopes, self.coefficients[-1] - slopes @ self.mean)
+
+
+def _standardise(
+    features: Float[np.ndarray, "n d"], mean: Float[np.ndarray, " d"], spread: Float[np.ndarray, " d"]
+) -> Float[np.ndarray, "n e"]:
+    scaled = np.nan_to_num((features - mean) / spread, nan=0.0)
+    return np.concatenate([scaled, np.ones((len(features), 1))], axis=1)
+
+
+def fit_logistic(
+    features: Float[np.ndarray, "n d"],
+    positive: Bool[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+    penalty: float = 1e-3,
+) -> Logistic:
+    """Newton's method on the mean cross-entropy plus `penalty` times half the squared coefficients."""
+    known = np.where(np.isnan(features), 0.0, 1.0)
+    count = np.maximum(known.sum(axis=0), 1.0)
+    mean = np.nansum(features, axis=0) / count
+    spread = np.sqrt(np.nansum((features - mean) ** 2, axis=0) / count)
+    spread = np.where(spread > 1e-9, spread, 1.0)
+    x, weights = _standardise(features, mean, spread), weights / weights.sum()
+    held = penalty * np.r_[np.ones(features.shape[1]), 1e-9]
+    coefficients = np.zeros(x.shape[1])
+    for _ in range(30):
+        probability = sigmoid(x @ coefficients)
+        gradient = x.T @ (weights * (probability - positive)) + held * coefficients
+        curvature = (x * (weights * probability * (1 - probability))[:, None]).T @ x + np.diag(held + 1e-12)
+        step = np.linalg.solve(curvature, gradient)
+        coefficients -= step * min(1.0, 5.0 / max(np.abs(step).max(), 1e-12))
+        if np.abs(step).max() < 1e-6:
+            break
+    return Logistic(mean, spread, coefficients)
