@@ -1,0 +1,119 @@
+"""Tests of coconet_jax.judge.critic: it learns on a toy, is calibrated, comes back from its file, knows quotations."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from coconet_jax import pieces
+from coconet_jax.judge import copies, critic, fit, negatives, network
+
+TINY = network.Config(features=8, stem_features=4, dilations=(1,), groups=2, dropout=0.0)
+
+
+def make_training() -> pieces.Pieces:
+    rng = np.random.default_rng(0)
+    low = np.array([62, 55, 50, 40])
+    return pieces.from_arrays([low + rng.integers(0, 8, (n, 4)) for n in (60, 45, 40)], ["a", "b", "c"])
+
+
+@pytest.fixture(scope="module")
+def by_split() -> dict[str, negatives.Windows]:
+    """Real windows hold their chord, generated ones do not."""
+    found = {}
+    for number, name in enumerate(("train", "valid")):
+        rng = np.random.default_rng(number)
+        notes = np.array([62, 55, 50, 40]) + rng.integers(0, 8, (80, 16, 4))
+        real = np.broadcast_to(notes[:40, :1], (40, 16, 4)).copy()
+        pieces_of = np.array([f"{name}/{n}" for n in range(40)])
+        found[name] = negatives.join(
+            [
+                negatives._labelled(real, "real", "real", "", pieces_of),
+                negatives.generated(notes[40:], "g gibbs", "g"),
+            ]
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(by_split: dict[str, negatives.Windows]) -> critic.Critic:
+    settings = fit.Settings(
+        num_members=2, num_steps=40, batch_size=32, learning_rate=0.02, warmup_steps=5, ema_decay=0.8, eval_every=20
+    )
+    return critic.train(by_split, settings, TINY, make_training())
+
+
+def test_it_tells_real_from_generated(by_split: dict[str, negatives.Windows], trained: critic.Critic) -> None:
+    valid = by_split["valid"]
+    verdict = critic.judge(trained, valid.pitches)
+    right = (verdict.logit > 0) == (valid.kind == "real")
+    assert right.mean() > 0.85
+    assert (verdict.sd > 0).all() and (verdict.careful < verdict.logit).all()
+    np.testing.assert_allclose(verdict.steps.mean(axis=1), verdict.logit, atol=1e-4)
+
+
+def test_it_comes_back_from_its_file(
+    by_split: dict[str, negatives.Windows], trained: critic.Critic, tmp_path: pathlib.Path
+) -> None:
+    critic.save(tmp_path / "critic.npz", trained)
+    found = critic.load(tmp_path / "critic.npz")
+    assert len(found.sha256) == 64 and found.header["sources"] == ["g gibbs", "real"]
+    pitches = by_split["valid"].pitches[:5]
+    for there, here in zip(critic.judge(found, pitches), critic.judge(trained, pitches), strict=True):
+        np.testing.assert_allclose(there, here, atol=1e-5)
+
+
+def test_the_critic_is_the_sum_of_its_opinions(by_split: dict[str, negatives.Windows], trained: critic.Critic) -> None:
+    pitches = by_split["valid"].pitches[:3]
+    nets, measures = (critic.judge(trained._replace(mix=one), pitches) for one in np.eye(3)[:2])
+    both = critic.judge(trained._replace(mix=np.array([2.0, 3.0, 0.5])), pitches)
+    np.testing.assert_allclose(both.logit, 2 * nets.logit + 3 * measures.logit + 0.5, atol=1e-4)
+    np.testing.assert_allclose(both.sd, 2 * nets.sd, atol=1e-4)
+    assert not measures.sd.any() and np.ptp(measures.steps, axis=1).max() == 0
+    raw = critic.judge(trained._replace(temperature=1.0, mix=np.eye(3)[0]), pitches)
+    np.testing.assert_allclose(raw.logit / trained.temperature, nets.logit, atol=1e-4)
+
+
+def test_padding_is_not_judged(by_split: dict[str, negatives.Windows], trained: critic.Critic) -> None:
+    pitches = by_split["valid"].pitches[38:42]
+    padded = np.pad(pitches, ((0, 0), (0, 4), (0, 0)), constant_values=-1)
+    valid = np.broadcast_to(np.arange(20) < 16, (4, 20))
+    whole, part = critic.judge(trained, pitches), critic.judge(trained, padded, valid)
+    np.testing.assert_allclose(part.logit, whole.logit, atol=1e-4)
+    np.testing.assert_allclose(part.steps[:, :16], whole.steps, atol=1e-3)
+    assert not part.steps[:, 16:].any()
+
+
+def test_quotations_are_told_as_by_comparing(trained: critic.Critic) -> None:
+    training = make_training()
+    rng = np.random.default_rng(3)
+    pitches = np.array([62, 55, 50, 40]) + rng.integers(0, 8, (6, 40, 4))
+    pitches[0, 5:30] = training.pitches[0, 30:55] - 2  # 25 steps, moved
+    pitches[1, 5:29] = training.pitches[0, 30:54] - 2  # 24 steps
+    pitches[2, 5:30] = training.pitches[2, 15:40]  # to the piece's end
+    pitches[3, 5:30] = training.pitches[0, 30:55]
+    pitches[3, 10, 2] += 12  # one note is another
+    pitches[4, 5:30] = np.concatenate([training.pitches[0, :12], training.pitches[0, 13:26]])  # a step left out
+    assert critic.quotes(trained, pitches).tolist() == [True, False, True, False, False, False]
+    longest = copies.longest_run(pitches, training)
+    np.testing.assert_array_equal(critic.quotes(trained, pitches), longest > critic.QUOTE_STEPS)
+    assert not critic.quotes(trained, pitches[:, :24]).any()
+    # What stands past a piece's end is no music to quote.
+    padded = np.repeat(training.pitches[2, 39:40][None], 30, axis=1)
+    assert not critic.quotes(trained, padded).any()
+
+
+def test_every_run_can_be_quoted() -> None:
+    assert len(critic.quotable(make_training())) == (60 - 24) + (45 - 24) + (40 - 24)
+
+
+def test_the_packaged_critic_is_small_and_hears_noise() -> None:
+    assert critic.PATH.stat().st_size <= 1_500_000
+    packaged = critic.load()
+    assert packaged.config == network.Config() and len(packaged.grams) > 40_000
+    chords = np.array([[67, 62, 59, 43], [69, 64, 60, 45], [71, 62, 55, 50], [72, 64, 55, 48]])
+    progression = np.repeat(np.tile(chords, (4, 1)), 4, axis=0)
+    rng = np.random.default_rng(0)
+    noise = np.array([60, 52, 46, 38]) + rng.integers(0, 20, (64, 4))
+    verdict = critic.judge(packaged, np.stack([progression, noise]))
+    assert verdict.logit[0] > verdict.logit[1] and verdict.logit[1] < 0
