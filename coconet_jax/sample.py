@@ -32,6 +32,8 @@ from coconet_jax import (
     storage,
     weights,
 )
+from coconet_jax.judge import critic as critic_lib
+from coconet_jax.judge import selection
 
 FORMATS = ("npz", "midi", "musicxml", "png", "wav")
 DEFAULT_FORMATS = ("midi", "musicxml", "png")
@@ -56,6 +58,8 @@ _EXAMPLES = """examples:
     python -m coconet_jax.sample --sampler=maskgit --num_steps=16 --out=drafts
   ten thousand for a study, resumable, read back by coconet_jax.samples.load_samples("study"):
     python -m coconet_jax.sample --num_samples=10000 --bars=8 --out=study
+  the best of sixteen, as a critic hears it, for each:
+    python -m coconet_jax.sample --best_of=16 --out=chosen
   some of them as scores:
     python -m coconet_jax.sample --export=0-15,40 --formats=midi,musicxml --out=study"""
 
@@ -80,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote to that folder")
     flags.add_flags(parser)
     settings.add_flags(parser)
+
+    group = parser.add_argument_group("choosing")
+    group.add_argument(
+        "--best_of",
+        type=int,
+        nargs="?",
+        const=selection.USUAL,
+        metavar="N",
+        help="draw N candidates for each sample and keep the one that the critic takes most surely for real, and none "
+        f"that quotes the training music at length (without a number: {selection.USUAL})",
+    )
+    group.add_argument("--critic", metavar="FILE", help="written by benchmarks/critic.py (default: the packaged one)")
 
     group = parser.add_argument_group("files")
     group.add_argument(
@@ -168,6 +184,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         ("chunk_size", 1, 2**16),
         ("seed", 0, 2**31 - 1),
         ("trace", 0, 1000),
+        ("best_of", 1, selection.MOST),
     ):
         value = getattr(args, name)
         if value is not None and not least <= value <= most:
@@ -189,6 +206,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
             f"--trace={args.trace} goes with up to {MAX_SCORES} samples in one place; ask for fewer, and leave out "
             "--chunk_size, --num_shards and --distributed"
         )
+    if args.best_of and (args.alternatives or args.trace):
+        raise errors.InputError(f"--best_of={args.best_of} chooses one of many; leave out --alternatives and --trace")
+    if args.critic and not args.best_of:
+        raise errors.InputError(f"--critic={args.critic} chooses with --best_of; give that, or leave it out")
     if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
         raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
 
@@ -234,17 +255,28 @@ def _sample(args: argparse.Namespace) -> None:
     devices.join_processes(args.distributed)
     named = args.checkpoint or weights.DEFAULT
     loaded = checkpoint.load(named, args.step)
+    critic = critic_lib.load(args.critic or critic_lib.PATH) if args.best_of else None
     request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
+    if args.best_of and loaded.config.data.steps_per_quarter != 4:
+        raise errors.InputError(
+            f"--best_of={args.best_of}: the critic knows sixteenths, and this model writes on a grid of "
+            f"{loaded.config.data.steps_per_quarter} steps a quarter; leave it out"
+        )
+    if args.best_of and request.vary is not None:
+        raise errors.InputError(f"--best_of={args.best_of}: here every sample starts from other notes; leave it out")
     for remark in request.given.remarks:
         print(f"note: {remark}")
     if args.overwrite:
         _remove_run(folder)
     steps = len(request.free)
-    usual = generate.default_micro_batch(num_samples, steps, loaded.config.model)
+    candidates = args.best_of or 1
+    usual = generate.default_micro_batch(num_samples * candidates, steps, loaded.config.model)
     described = dataclasses.asdict(chosen) | {
         "steering": offline.sha256(*steering),
         "alternatives": bool(args.alternatives),
     }
+    if critic is not None:
+        described |= {"best_of": candidates, "critic_sha256": critic.sha256}
     manifest = offline.begin(
         folder,
         request,
@@ -257,17 +289,24 @@ def _sample(args: argparse.Namespace) -> None:
         default_micro_batch=usual,
     )
     plan = generate.plan(
-        loaded, request, num_samples, chosen, prior=steering, seed=args.seed, micro_batch=manifest["micro_batch"]
+        loaded,
+        request,
+        num_samples * candidates,
+        chosen,
+        prior=steering,
+        seed=args.seed,
+        micro_batch=manifest["micro_batch"],
     )
     rows = plan.micro_batch * plan.num_devices
     calls = generate.num_calls(plan)
-    one_batch = num_samples <= rows
+    one_batch = num_samples * candidates <= rows
     print(
-        f"{num_samples} x {steps} steps, {calls} model calls each, from step {loaded.step} of {named}",
+        f"{num_samples} x {steps} steps, {calls * candidates} model calls each, from step {loaded.step} of {named}",
         flush=True,
     )
     bar = tqdm.tqdm(total=100, unit="%", desc="sampling", disable=not one_batch or not sys.stderr.isatty())
     trace: list[Int16[np.ndarray, "r n t 4"]] = []
+    quoting: list[int] = []
 
     def report(share: float) -> None:
         bar.update(100 * share)
@@ -275,6 +314,11 @@ def _sample(args: argparse.Namespace) -> None:
     def draw(ids: Int64[np.ndarray, " n"]) -> Int16[np.ndarray, "n t 4"]:
         if args.alternatives:
             return generate.distinct(plan, ids, report=report).pitches
+        if critic is not None:
+            every = lambda chains: generate.samples(plan, chains, report=report).pitches  # noqa: E731
+            chosen_ones = selection.best_of(critic, every, ids, candidates)
+            quoting.append(int(chosen_ones.quotes.sum()))
+            return chosen_ones.pitches
         records = args.trace or (_RECORDS if bar.disable is False else 1)
         made = generate.samples(plan, ids, records=records, report=report)
         trace[:] = [made.trace]
@@ -288,11 +332,13 @@ def _sample(args: argparse.Namespace) -> None:
             manifest,
             shard_index=args.shard_index or 0,
             num_shards=args.num_shards or 1,
-            chains_at_once=None if args.alternatives or args.trace else rows,
+            chains_at_once=None if args.alternatives or args.trace else max(rows // candidates, 1),
             progress=not one_batch,
         )
         if args.trace and not trace:  # the samples were there already
             draw(np.arange(num_samples))
+    if sum(quoting):
+        print(f"note: {sum(quoting)} samples quote the training music, as all of their candidates did")
     if args.trace:
         _write_trace(folder, trace[0], request.given)
     if (args.num_shards or 1) > 1 or args.distributed != "off":
