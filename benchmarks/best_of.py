@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/best_of", help="folder of the candidates (default: runs/best_of)")
     parser.add_argument("--sampler", choices=SAMPLERS, default="gibbs")
     parser.add_argument("--calls", type=int, default=16, help="model calls of a candidate (default: 16)")
-    parser.add_argument("--num_candidates", type=int, default=512, help="in the pool (default: 512)")
+    parser.add_argument("--num_candidates", type=int, default=256, help="in the pool (default: 256)")
     parser.add_argument("--num_requests", type=int, default=128, help="of each N (default: 128)")
     args = parser.parse_args()
     checkpoint.quiet()

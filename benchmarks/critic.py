@@ -71,17 +71,14 @@ def print_sources(windows: negatives.Windows, scores: dict[str, np.ndarray]) -> 
     for name, marks in groups_of(windows).items():
         rows_of = real | marks
         row = [name, str(int(marks.sum()))]
+        known = (real[rows_of], weights[rows_of], windows.piece[rows_of])
         for values in scores.values():
-            found = separation.bootstrap_auc(
-                np.random.default_rng(0),
-                values[rows_of],
-                real[rows_of],
-                weights[rows_of],
-                windows.piece[rows_of],
-            )
+            found = separation.bootstrap_auc(np.random.default_rng(0), values[rows_of], *known)
             row.append(f"{found.mean:.3f} ± {found.error:.3f}")
-        rows.append(row)
-    print_table([f"Against ({int(real.sum())} real)", "n", *scores], rows)
+        first, *_, last = (values[rows_of] for values in scores.values())
+        found = separation.bootstrap_auc(np.random.default_rng(0), first, *known, less=last)
+        rows.append([*row, f"{found.mean:+.3f} ± {found.error:.3f}"])
+    print_table([f"Against ({int(real.sum())} real)", "n", *scores, "First less last"], rows)
 
 
 def print_report(step: int, numbers: dict[str, float]) -> None:

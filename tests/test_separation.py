@@ -27,6 +27,12 @@ def test_bootstrap_draws_groups_not_examples() -> None:
     )
     assert again.mean == pytest.approx(alone.mean) and again.error == pytest.approx(alone.error)
     assert 0.02 < alone.error < 0.05
+    # Of nearly the same scores the difference is known far better than either.
+    worse = scores + 0.1 * rng.normal(size=200)
+    gain = separation.bootstrap_auc(
+        np.random.default_rng(1), scores, positive, np.ones(200), np.arange(200), less=worse
+    )
+    assert gain.mean == pytest.approx(alone.mean - separation.auc(worse, positive)) and gain.error < alone.error / 3
 
 
 def test_temperature_is_found_and_calibrates() -> None:

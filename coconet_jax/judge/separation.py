@@ -30,15 +30,24 @@ def bootstrap_auc(
     positive: Bool[np.ndarray, " n"],
     weights: Float[np.ndarray, " n"],
     groups: Shaped[np.ndarray, " n"],
+    *,
+    less: Float[np.ndarray, " n"] | None = None,
     rounds: int = 200,
 ) -> rates.Measure:
-    """AUC, and its standard deviation over draws of the groups with replacement."""
+    """AUC, and its standard deviation over draws of the groups with replacement.
+
+    With `less`, other scores of the same examples: how much higher the AUC is than theirs, in the same draws.
+    """
+
+    def gain(weights: Float[np.ndarray, " n"]) -> float:
+        return auc(scores, positive, weights) - (0.0 if less is None else auc(less, positive, weights))
+
     names, group = np.unique(groups, return_inverse=True)
     draws = []
     for _ in range(rounds):
         counts = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
-        draws.append(auc(scores, positive, weights * counts[group]))
-    return rates.Measure(auc(scores, positive, weights), float(np.nanstd(draws)))
+        draws.append(gain(weights * counts[group]))
+    return rates.Measure(gain(weights), float(np.nanstd(draws)))
 
 
 def sigmoid(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
