@@ -8,6 +8,7 @@ A run's folder holds `checkpoints/<step>/` with the items
 Where the folder is a URL, Orbax works in a temporary one that mirrors it.
 """
 
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import gc
@@ -18,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, Generic
 
 from absl import logging as absl_logging
 import jax
@@ -36,7 +37,39 @@ from coconet_jax import weights as weights_lib
 FORMAT = 1
 FOLDER = "checkpoints"
 VALID_NLL = "valid_nll"
+_MAY_BE_EMPTY = ("ema", "batch_stats")  # of a state
 _METRICS = "metrics"  # Orbax's name of the item
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind(Generic[config_lib.AnyRun]):
+    """A kind of network, as far as its checkpoints go.
+
+    Attributes:
+      name: in the header.
+      read_config: what the header holds -> the config of the run.
+      init: (key, the config's `model`) -> variables, of which the shapes are wanted.
+      module: the command that trains it.
+    """
+
+    name: str
+    read_config: Callable[[Mapping[str, Any]], config_lib.AnyRun]
+    init: Callable[[Any, Any], model.Variables]
+    module: str
+
+
+COCONET = Kind("coconet", config_lib.from_mapping, model.init, "coconet_jax.train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded(Generic[config_lib.AnyRun]):
+    """Weights of a run of any kind; those of Coconet are a `weights.Loaded`."""
+
+    variables: model.Variables
+    config: config_lib.AnyRun
+    step: int
+    sha256: str
+    metrics: dict[str, float]
 
 
 def _nll_of(metrics: dict[str, float]) -> float:
@@ -165,7 +198,9 @@ def _stored_milestones(manager: ocp.CheckpointManager) -> list[int]:
     found = []
     for step in manager.all_steps():
         with contextlib.suppress(errors.InputError):  # damage is named when the step itself is read
-            base = config_lib.milestone_base(_config_of(_read_header(manager, step), step).train)
+            stored = _read_header(manager, step)["config"]
+            config = {name: part for name, part in stored.items() if name != "model"}  # whatever the kind
+            base = config_lib.milestone_base(config_lib.build(config_lib.Run, config).train)
             if step in _milestones(base):
                 found.append(step)
     return found
@@ -175,11 +210,12 @@ def save(
     manager: ocp.CheckpointManager,
     state: state_lib.TrainState,
     weights: model.Variables,
-    config: config_lib.Config,
+    config: config_lib.Run,
     data_sha256: str,
     valid_nll: float | None,
     *,
     valid_sha256: str = "",
+    kind: Kind[Any] = COCONET,
 ) -> None:
     """Starts writing a checkpoint of `state`; whole or not at all, also under kill -9. Saving a step twice is once.
 
@@ -191,12 +227,14 @@ def save(
       data_sha256: digest of the training pieces, so that no run is resumed on others.
       valid_nll: nats per variable, where the step was evaluated.
       valid_sha256: digest of the validation windows: they settle what is best and, on plateau, the learning rate.
+      kind: of network.
     """
     step = int(state.step)
     if step in manager.all_steps():
         return
     header = {
         "format": FORMAT,
+        "kind": kind.name,
         "config": config_lib.to_dict(config),
         "sha256": weights_lib.digest(weights),
         "state_sha256": weights_lib.digest(_as_tree(state)),
@@ -220,20 +258,22 @@ def save(
 
 
 def _as_tree(state: state_lib.TrainState) -> dict[str, Any]:
-    # Orbax stores an empty dict as a leaf of its own kind: leave an absent average out.
+    # Orbax stores an empty dict as a leaf of its own kind: leave an absent average or absent statistics out.
     tree = state._asdict()
-    if not state.ema:
-        del tree["ema"]
+    for name in _MAY_BE_EMPTY:
+        if not tree[name]:
+            del tree[name]
     return tree
 
 
 def restore(
     manager: ocp.CheckpointManager,
-    config: config_lib.Config,
+    config: config_lib.Run,
     mesh: devices.Mesh,
     data_sha256: str,
     *,
     valid_sha256: str = "",
+    kind: Kind[Any] = COCONET,
 ) -> state_lib.TrainState | None:
     """The state of the last checkpoint, replicated over `mesh`; None in a new run. An empty digest is not compared.
 
@@ -244,7 +284,7 @@ def restore(
     if step is None:
         return None
     stored = _read_header(manager, step)
-    config_lib.check_resume(_config_of(stored, step), config)
+    config_lib.check_resume(_config_of(stored, step, kind), config)
     # Early checkpoints tell nothing of the validation pieces.
     for what, key, here in (("training", "data_sha256", data_sha256), ("validation", "valid_sha256", valid_sha256)):
         there = stored.get(key, "")
@@ -254,12 +294,11 @@ def restore(
                 "data, or start a new --workdir (--config.train.init_from keeps the parameters)"
             )
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _as_tree(state_lib.abstract(config))
-    )
+    shapes = _as_tree(state_lib.abstract(config, kind.init))
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     tree = _read(manager, step, train_state=ocp.args.StandardRestore(target)).train_state
     _check_digest(tree, stored["state_sha256"], manager, step)
-    return state_lib.TrainState(**{"ema": {}, **tree})
+    return state_lib.TrainState(**{**{name: {} for name in _MAY_BE_EMPTY}, **tree})
 
 
 def _read_header(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -306,14 +345,20 @@ def _damaged(manager: ocp.CheckpointManager, step: int, reason: str) -> errors.I
     )
 
 
-def _config_of(header: dict[str, Any], step: int) -> config_lib.Config:
+def _config_of(header: dict[str, Any], step: int, kind: Kind[config_lib.AnyRun]) -> config_lib.AnyRun:
     if header.get("format") != FORMAT:
         raise errors.InputError(
             f"the checkpoint of step {step} has format {header.get('format')!r}, this package reads {FORMAT}; "
             "use the version of coconet_jax that wrote it"
         )
+    stored = header.get("kind", COCONET.name)  # early checkpoints do not tell, and are Coconet's
+    if stored != kind.name:
+        raise errors.InputError(
+            f"the checkpoint of step {step} is of a {stored}, not of a {kind.name}; give one that "
+            f"python -m {kind.module} has written"
+        )
     try:
-        return config_lib.from_mapping(header["config"])
+        return kind.read_config(header["config"])
     except errors.InputError as error:
         raise errors.InputError(f"the config in the checkpoint of step {step} cannot be read: {error}") from None
 
@@ -332,6 +377,18 @@ def load(workdir: storage.Named, step: int | None = None) -> weights_lib.Loaded:
         if step is not None:
             raise errors.InputError(f"step {step}: {workdir} is one set of weights, no run; leave the step out")
         return weights_lib.read(workdir)
+    found = load_kind(COCONET, workdir, step)
+    return weights_lib.Loaded(found.variables, found.config, found.step, found.sha256, found.metrics)
+
+
+def load_kind(
+    kind: Kind[config_lib.AnyRun], workdir: storage.Named, step: int | None = None
+) -> Loaded[config_lib.AnyRun]:
+    """Weights of a run of any kind, on the default device: of its best checkpoint, or of a given step.
+
+    Raises:
+      InputError: as `load`, and where the run is of another kind.
+    """
     path = storage.place(workdir).absolute()
     if path.name == FOLDER:
         path = path.parent
@@ -352,15 +409,15 @@ def load(workdir: storage.Named, step: int | None = None) -> weights_lib.Loaded:
             # Those saved on a signal carry no evaluation; they serve only where there is nothing else.
             step = min(steps, key=lambda n: (metrics[n].get(VALID_NLL, np.inf), -n))
         header = _read_header(manager, step)
-        config = _config_of(header, step)
-        variables = _restore_weights(manager, step, config.model)
+        config = _config_of(header, step, kind)
+        variables = _restore_weights(manager, step, config, kind)
         _check_digest(variables, header["sha256"], manager, step)
-    return weights_lib.Loaded(variables, config, step, header["sha256"], metrics[step])
+    return Loaded(variables, config, step, header["sha256"], metrics[step])
 
 
-def _restore_weights(manager: ocp.CheckpointManager, step: int, config: config_lib.Model) -> model.Variables:
+def _restore_weights(manager: ocp.CheckpointManager, step: int, config: Any, kind: Kind[Any]) -> model.Variables:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), config))
+    abstract = jax.eval_shape(lambda: kind.init(jax.random.key(0), config.model))
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
     restored = _read(manager, step, weights=ocp.args.StandardRestore(target)).weights
     return jax.tree.map(jnp.asarray, restored)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import dataclasses
 import difflib
 import math
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import ml_collections
 
@@ -95,16 +95,25 @@ class Distributed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """One training run."""
+class Run:
+    """One training run, whatever is trained: what is derived from this says what `model` is."""
 
     data: Data = Data()
-    model: Model = Model()
+    model: Any = None
     train: Train = Train()
     distributed: Distributed = Distributed()
     parallel: Literal["auto", "pmap", "shard_map"] = "auto"
     num_devices: int = 0  # 0: all; of one process's CPU as many cores as divide the batches
 
+
+@dataclasses.dataclass(frozen=True)
+class Config(Run):
+    """One training run of Coconet."""
+
+    model: Model = Model()
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 # Compiled with room for the metrics of so many steps, whatever train.steps_per_dispatch is: one program for all.
 MAX_STEPS_PER_DISPATCH = 100
@@ -208,9 +217,9 @@ def _require(condition: bool, name: str, value: object, remedy: str) -> None:
         raise errors.InputError(f"{name}={value!r}: {remedy}")
 
 
-def default() -> ml_collections.ConfigDict:
+def default(run: type[Run] = Config) -> ml_collections.ConfigDict:
     """A locked ConfigDict with every field at its default: what `configs/*.py` start from."""
-    return ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
+    return ml_collections.ConfigDict(dataclasses.asdict(run())).lock()
 
 
 def _build(cls: type, mapping: Mapping[str, Any] | ml_collections.ConfigDict, prefix: str) -> Any:
@@ -258,18 +267,51 @@ def from_mapping(mapping: Mapping[str, Any] | ml_collections.ConfigDict) -> Conf
     Raises:
       InputError: an unknown key, a wrong type or a value out of range, by name, value and remedy.
     """
-    config = _build(Config, mapping.to_dict() if isinstance(mapping, ml_collections.ConfigDict) else mapping, "")
-    _validate(config)
+    config = build(Config, mapping)
+    _validate_model(config.model)
     return config
 
 
-def _validate(config: Config) -> None:
-    data, model, train = config.data, config.model, config.train
+def build(run: type[AnyRun], mapping: Mapping[str, Any] | ml_collections.ConfigDict) -> AnyRun:
+    """Like `from_mapping`, the config of any kind of run; what its `model` may hold, that checks itself."""
+    config = _build(run, mapping.to_dict() if isinstance(mapping, ml_collections.ConfigDict) else mapping, "")
+    _validate(config)
+    return config  # type: ignore[no-any-return]
+
+
+def _validate_model(model: Model) -> None:
+    for name in ("num_filters", "pointwise_splits"):
+        _require(getattr(model, name) >= 1, f"model.{name}", getattr(model, name), "use 1 or more")
+    _require(model.full_layers >= 0, "model.full_layers", model.full_layers, "use 0 or more")
+    _require(0 <= model.bn_momentum < 1, "model.bn_momentum", model.bn_momentum, "use a value in [0, 1)")
+    _require(model.bn_epsilon > 0, "model.bn_epsilon", model.bn_epsilon, "use a value above 0, such as 1e-7")
+    _require(model.num_layers >= 4, "model.num_layers", model.num_layers, "use 4 or more")
+    _require(model.last_kernel in (2, 3), "model.last_kernel", model.last_kernel, "use 2 (as released) or 3")
+    _require(
+        bool(model.dilations) and all(t >= 1 and p >= 1 for t, p in model.dilations),
+        "model.dilations",
+        model.dilations,
+        "use one or more pairs of whole numbers from 1",
+    )
+    _require(
+        model.num_filters % model.pointwise_splits == 0,
+        "model.pointwise_splits",
+        model.pointwise_splits,
+        f"must divide model.num_filters={model.num_filters}",
+    )
+    _require(
+        model.architecture == "straight" or model.full_layers > 0 or 8 % model.pointwise_splits == 0,
+        "model.pointwise_splits",
+        model.pointwise_splits,
+        "must divide the 8 input channels of the first layer where model.full_layers=0; use 1, 2, 4 or 8",
+    )
+
+
+def _validate(config: Run) -> None:
+    data, train = config.data, config.train
     at_least_one = {
         "data.crop_steps": data.crop_steps,
         "data.device_mib": data.device_mib,
-        "model.num_filters": model.num_filters,
-        "model.pointwise_splits": model.pointwise_splits,
         "train.batch_size": train.batch_size,
         "train.num_steps": train.num_steps,
         "train.schedule_steps": train.schedule_steps,
@@ -285,7 +327,6 @@ def _validate(config: Config) -> None:
         _require(value >= 1, name, value, "use 1 or more")
     not_negative = {
         "data.crop_grid": data.crop_grid,
-        "model.full_layers": model.full_layers,
         "train.seed": train.seed,
         "train.warmup_steps": train.warmup_steps,
         "train.final_learning_rate": train.final_learning_rate,
@@ -316,28 +357,6 @@ def _validate(config: Config) -> None:
     _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
     _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
     _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")
-    _require(0 <= model.bn_momentum < 1, "model.bn_momentum", model.bn_momentum, "use a value in [0, 1)")
-    _require(model.bn_epsilon > 0, "model.bn_epsilon", model.bn_epsilon, "use a value above 0, such as 1e-7")
-    _require(model.num_layers >= 4, "model.num_layers", model.num_layers, "use 4 or more")
-    _require(model.last_kernel in (2, 3), "model.last_kernel", model.last_kernel, "use 2 (as released) or 3")
-    _require(
-        bool(model.dilations) and all(t >= 1 and p >= 1 for t, p in model.dilations),
-        "model.dilations",
-        model.dilations,
-        "use one or more pairs of whole numbers from 1",
-    )
-    _require(
-        model.num_filters % model.pointwise_splits == 0,
-        "model.pointwise_splits",
-        model.pointwise_splits,
-        f"must divide model.num_filters={model.num_filters}",
-    )
-    _require(
-        model.architecture == "straight" or model.full_layers > 0 or 8 % model.pointwise_splits == 0,
-        "model.pointwise_splits",
-        model.pointwise_splits,
-        "must divide the 8 input channels of the first layer where model.full_layers=0; use 1, 2, 4 or 8",
-    )
     _require(
         train.warmup_steps < train.schedule_steps,
         "train.warmup_steps",
@@ -347,12 +366,12 @@ def _validate(config: Config) -> None:
     _require(data.steps_per_quarter in (1, 2, 4), "data.steps_per_quarter", data.steps_per_quarter, "use 4, 2 or 1")
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Run) -> dict[str, Any]:
     """Nested plain dictionaries, as a checkpoint stores them."""
     return dataclasses.asdict(config)
 
 
-def flatten(config: Config) -> dict[str, Any]:
+def flatten(config: Run) -> dict[str, Any]:
     """Dotted names to values, such as {"train.seed": 0}."""
     flat: dict[str, Any] = {}
     for name, value in dataclasses.asdict(config).items():
@@ -373,7 +392,7 @@ def milestone_base(train: Train) -> int:
     return (train.save_every or train.eval_every) if train.keep_milestones else 0
 
 
-def check_devices(config: Config, num_devices: int) -> None:
+def check_devices(config: Run, num_devices: int) -> None:
     """Refuses a batch that does not fall into equal parts, naming the nearest that do.
 
     Raises:
@@ -386,7 +405,7 @@ def check_devices(config: Config, num_devices: int) -> None:
         raise errors.InputError(f"train.batch_size={size} is not divisible by {num_devices} devices; use {choices}")
 
 
-def check_resume(stored: Config, wanted: Config) -> None:
+def check_resume(stored: Run, wanted: Run) -> None:
     """Refuses to resume a run under settings that change what a step computes.
 
     Raises:

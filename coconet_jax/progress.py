@@ -24,7 +24,7 @@ class Reporter:
     at the end, as are TensorBoard's files.
     """
 
-    def __init__(self, folder: storage.Place, first_step: int, config: config_lib.Config, mesh: devices.Mesh):
+    def __init__(self, folder: storage.Place, first_step: int, config: config_lib.Run, mesh: devices.Mesh):
         self._folder, self._first_step, self._config, self._mesh = folder, first_step, config, mesh
         self._lead = devices.is_lead()
         self._stack = contextlib.ExitStack()

@@ -1,5 +1,6 @@
 """What training carries from step to step: parameters, statistics, optimiser, average, plateau."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -58,17 +59,20 @@ def learning_rate(config: config_lib.Train, step: Int[Array, ""], progress: Prog
 
 
 def create(key: Key[Array, ""], config: config_lib.Config, variables: model.Variables | None = None) -> TrainState:
-    """The state before the first update, from fresh parameters or from given ones."""
-    if variables is None:
-        variables = model.init(key, config.model)
+    """The state of Coconet before the first update, from fresh parameters or from given ones."""
+    return begin(model.init(key, config.model) if variables is None else variables, config.train)
+
+
+def begin(variables: model.Variables, config: config_lib.Train) -> TrainState:
+    """The state before the first update of any network, from its variables."""
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables["batch_stats"],
-        opt_state=make_optimizer(config.train).init(params),
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=make_optimizer(config).init(params),
         # A copy: a donated state must not hold one buffer twice.
-        ema=jax.tree.map(jnp.copy, params) if config.train.ema_decay else {},
+        ema=jax.tree.map(jnp.copy, params) if config.ema_decay else {},
         progress=Progress(
             jnp.asarray(jnp.inf, jnp.float32),
             jnp.zeros((), jnp.int32),
@@ -78,9 +82,9 @@ def create(key: Key[Array, ""], config: config_lib.Config, variables: model.Vari
     )
 
 
-def abstract(config: config_lib.Config) -> TrainState:
-    """Shapes and dtypes of the state, nothing computed."""
-    return jax.eval_shape(lambda: create(jax.random.key(0), config))
+def abstract(config: Any, init: Callable[[Any, Any], model.Variables] = model.init) -> TrainState:
+    """Shapes and dtypes of the state, nothing computed; `init` makes the variables of the config's `model`."""
+    return jax.eval_shape(lambda: begin(init(jax.random.key(0), config.model), config.train))
 
 
 def update_ema(ema: Any, params: Any, decay: float, step: Int[Array, ""]) -> Any:
@@ -89,6 +93,20 @@ def update_ema(ema: Any, params: Any, decay: float, step: Int[Array, ""]) -> Any
         return ema
     keep = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, ema, params)
+
+
+def descend(state: TrainState, grads: Any, batch_stats: Any, config: config_lib.Train) -> TrainState:
+    """The state after one update along the gradients."""
+    updates, opt_state = make_optimizer(config).update(grads, state.opt_state, state.params)
+    rate = learning_rate(config, state.step, state.progress)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    ema = update_ema(state.ema, params, config.ema_decay, state.step)
+    return TrainState(state.step + 1, params, batch_stats, opt_state, ema, state.progress)
+
+
+def norm(grads: Any) -> Float[Array, ""]:
+    """Root of the sum of all squares."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
 
 
 def eval_params(state: TrainState) -> Any:

@@ -41,17 +41,18 @@ def forward(
     return objective.nll_and_cells(logits, roll, target, batch.valid)[0], stats
 
 
-def _own_index(total: int) -> Int[Array, " b"]:
+def own_index(total: int) -> Int[Array, " b"]:
     """Places in the global batch of the examples of this device."""
     local = total // jax.lax.axis_size(devices.AXIS)
     return jax.lax.axis_index(devices.AXIS) * local + jnp.arange(local)
 
 
-def _own_batch(
-    key: Key[Array, ""], index: Int[Array, " b"], source: data.Resident | data.Batch, config: config_lib.Config
+def own_batch(
+    key: Key[Array, ""], index: Int[Array, " b"], source: data.Resident | data.Batch, config: config_lib.Run
 ) -> data.Batch:
+    """The examples of this device: the host has streamed them, or they are drawn from all pieces."""
     if isinstance(source, data.Batch):
-        return source  # streamed: the host has drawn it
+        return source
     grid = config_lib.crop_grid(config.data)
     return data.draw_batch(data.batch_key(key), index, source, crop_steps=config.data.crop_steps, grid=grid)
 
@@ -71,8 +72,8 @@ def train_step(
     """
     train = config.train
     key = data.step_key(train.seed, state.step)
-    index = _own_index(train.batch_size)
-    batch = _own_batch(key, index, source, config)
+    index = own_index(train.batch_size)
+    batch = own_batch(key, index, source, config)
     context = draw_context(data.context_key(key), index, batch.valid, train)
     cells = jax.lax.psum(jnp.sum(batch.valid) * pianoroll.NUM_VOICES, devices.AXIS)
 
@@ -83,13 +84,7 @@ def train_step(
 
     (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     grads, mean_loss = jax.lax.psum((grads, part), devices.AXIS)
-    updates, opt_state = state_lib.make_optimizer(train).update(grads, state.opt_state, state.params)
-    rate = state_lib.learning_rate(train, state.step, state.progress)
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-    ema = state_lib.update_ema(state.ema, params, train.ema_decay, state.step)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
-    new = state_lib.TrainState(state.step + 1, params, stats, opt_state, ema, state.progress)
-    return new, {"loss": mean_loss, "grad_norm": norm}
+    return state_lib.descend(state, grads, stats, train), {"loss": mean_loss, "grad_norm": state_lib.norm(grads)}
 
 
 def train_steps(
@@ -124,12 +119,12 @@ def estimate_statistics(
     """
     params = state_lib.eval_params(state)
     fresh = dataclasses.replace(config.model, bn_momentum=0.0)  # the statistics of the batch alone
-    index = _own_index(config.train.batch_size)
+    index = own_index(config.train.batch_size)
 
     def one(number: Int[Array, ""]) -> Any:
         # Keys of their own, the same at every evaluation.
         key = jax.random.fold_in(jax.random.key(config.train.seed + 1), number)
-        batch = _own_batch(key, index, source, config)
+        batch = own_batch(key, index, source, config)
         context = draw_context(data.context_key(key), index, batch.valid, config.train)
         variables = {"params": params, "batch_stats": state.batch_stats}
         return forward(variables, batch, context, fresh)[1]
@@ -161,7 +156,7 @@ def eval_step(
     eval_batch_size / devices; a window's contexts depend on its place alone. `num_windows` counts the rows that are
     not there only to make up the number.
     """
-    index = _own_index(len(windows.valid))
+    index = own_index(len(windows.valid))
     size = max(config.train.eval_batch_size // jax.lax.axis_size(devices.AXIS), 1)
     key = jax.random.key(20170900)  # the paper's month: fixed contexts, whatever the seed of the run
     # Every size of context equally often over the set, rather than over a training batch.

@@ -11,7 +11,8 @@ import itertools
 import os
 import pathlib
 import sys
-from typing import Any
+import types
+from typing import Any, NamedTuple
 
 from absl import app, flags
 import jax
@@ -24,11 +25,31 @@ from coconet_jax import config as config_lib
 from coconet_jax import state as state_lib
 from coconet_jax import weights as weights_lib
 
-# -------------------------------------------------------------------------------------- one Coconet run
+# ---------------------------------------------------------------------------------------------- one run
 
 
-def train(config: config_lib.Config, workdir: storage.Named) -> loop.Stopped:
+class Net(NamedTuple):
+    """What is trained.
+
+    Attributes:
+      kind: what its checkpoints are of.
+      bodies: the module of its `train_step`, `estimate_statistics` and `eval_step`, such as `steps`.
+    """
+
+    kind: checkpoint.Kind[Any]
+    bodies: types.ModuleType
+
+
+COCONET = Net(checkpoint.COCONET, steps)
+
+
+def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) -> loop.Stopped:
     """Trains, or resumes, the run that lives in `workdir`, a folder or a URL, and returns why it ended.
+
+    Args:
+      config: of the run, of the net's kind.
+      workdir: of the run.
+      net: what is trained.
 
     Raises:
       InputError: settings, data or folder that cannot be used.
@@ -52,9 +73,9 @@ def train(config: config_lib.Config, workdir: storage.Named) -> loop.Stopped:
     ) as manager:
         data_sha256, valid_sha256 = weights_lib.digest(resident), weights_lib.digest(valid.windows)
         _check_same_everywhere(data_sha256 + valid_sha256)
-        state = checkpoint.restore(manager, config, mesh, data_sha256, valid_sha256=valid_sha256)
+        state = checkpoint.restore(manager, config, mesh, data_sha256, valid_sha256=valid_sha256, kind=net.kind)
         if state is None:
-            state = devices.replicate(_initial_state(config), mesh)
+            state = devices.replicate(_initial_state(config, net.kind), mesh)
         first_step = int(state.step)
         if _is_stuck(state, config.train):
             _say(
@@ -71,14 +92,16 @@ def train(config: config_lib.Config, workdir: storage.Named) -> loop.Stopped:
         def compiled(body: Callable[..., Any], *, sharded: Sequence[bool], donate: Sequence[int] = ()) -> Any:
             return devices.map_body(body, mesh, config.parallel, sharded=sharded, donate=donate)
 
-        body = functools.partial(steps.train_step, config=config)
+        body = functools.partial(net.bodies.train_step, config=config)
         if streams or (per_dispatch == 1 and devices.on_cpu()):
             run_one = compiled(body, sharded=(False, streams), donate=(0,))
             run_steps = lambda state, source, _: run_one(state, source)  # noqa: E731
         else:
             several = functools.partial(steps.train_steps, step=body)
             run_steps = compiled(several, sharded=(False, False, False), donate=(0,))
-        run_statistics = compiled(functools.partial(steps.estimate_statistics, config=config), sharded=(False, False))
+        run_statistics = compiled(
+            functools.partial(net.bodies.estimate_statistics, config=config), sharded=(False, False)
+        )
         run_progress = jax.jit(functools.partial(state_lib.after_evaluation, config=config.train))
 
         if streams:
@@ -95,12 +118,17 @@ def train(config: config_lib.Config, workdir: storage.Named) -> loop.Stopped:
         multiple = mesh.size * max(config.train.eval_batch_size // mesh.size, 1)
         windows = devices.replicate(data.pad_rows(valid.windows, multiple), mesh)
         clean = devices.replicate(np.pad(valid.clean, (0, len(windows.valid) - len(valid.clean))), mesh)
-        evaluation = functools.partial(steps.eval_step, config=config, num_windows=len(valid.clean))
+        evaluation = functools.partial(net.bodies.eval_step, config=config, num_windows=len(valid.clean))
         run_eval = compiled(evaluation, sharded=(False, False, False))
 
         save_every = config.train.save_every or config.train.eval_every
         write = functools.partial(
-            checkpoint.save, manager, config=config, data_sha256=data_sha256, valid_sha256=valid_sha256
+            checkpoint.save,
+            manager,
+            config=config,
+            data_sha256=data_sha256,
+            valid_sha256=valid_sha256,
+            kind=net.kind,
         )
 
         def evaluate(state: state_lib.TrainState) -> tuple[state_lib.TrainState, dict[str, float], bool]:
@@ -169,11 +197,11 @@ def _is_too_large(resident: data.Resident, config: config_lib.Data) -> bool:
     return resident.pitches.nbytes > config.device_mib * 2**20
 
 
-def _initial_state(config: config_lib.Config) -> state_lib.TrainState:
+def _initial_state(config: Any, kind: checkpoint.Kind[Any] = checkpoint.COCONET) -> state_lib.TrainState:
     key = jax.random.fold_in(jax.random.key(config.train.seed), 2**31 - 1)  # apart from every step's key
     if not config.train.init_from:
-        return state_lib.create(key, config)
-    loaded = checkpoint.load(config.train.init_from)
+        return state_lib.begin(kind.init(key, config.model), config.train)
+    loaded = checkpoint.load_kind(kind, config.train.init_from)
     wanted, stored = dataclasses.asdict(config.model), dataclasses.asdict(loaded.config.model)
     differing = [f"model.{k}={wanted[k]!r}, there {stored[k]!r}" for k in wanted if wanted[k] != stored[k]]
     if loaded.config.data.steps_per_quarter != config.data.steps_per_quarter:
@@ -187,7 +215,7 @@ def _initial_state(config: config_lib.Config) -> state_lib.TrainState:
             f"train.init_from={config.train.init_from} holds another network: {'; '.join(differing)}; "
             "use the same model settings"
         )
-    return state_lib.create(key, config, loaded.variables)
+    return state_lib.begin(loaded.variables, config.train)
 
 
 def _rows_of_process(batch_size: int, mesh: devices.Mesh) -> np.ndarray:
@@ -231,10 +259,10 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    """absl's parsing, a mistake being one line and exit code 2."""
+def parse(argv: Sequence[str], text: str) -> list[str]:
+    """absl's parsing, a mistake being one line and exit code 2; `--help` prints the text."""
     if any(word in ("--help", "-help", "-h", "--helpfull", "--helpshort") for word in argv):
-        print(_HELP)
+        print(text)
         sys.exit(0)
     with errors.exit_on_input_error():
         try:
@@ -278,12 +306,12 @@ def _cpu_devices(config: config_lib.Train, num_cores: int) -> int:
     return max(n for n in range(1, num_cores + 1) if config.batch_size % n == config.eval_batch_size % n == 0)
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command: exit code 0 when done, 2 on a bad setting, 1 when the loss diverged, 143 after SIGTERM."""
+def main(argv: Sequence[str], net: Net = COCONET) -> None:
+    """The command, of any net: code 0 when done, 2 on a bad setting, 1 when the loss diverged, 143 after SIGTERM."""
     del argv
     checkpoint.quiet()
     with errors.exit_on_input_error():
-        config = config_lib.from_mapping(_CONFIG.value)
+        config = net.kind.read_config(_CONFIG.value)
         spread = config.distributed
         if spread.mode == "off" and not config.num_devices:
             devices.split_cpu(_cpu_devices(config.train, devices.num_cores()))
@@ -291,7 +319,7 @@ def main(argv: Sequence[str]) -> None:
         devices.use_compile_cache()
         try:
             assert _WORKDIR.value is not None  # _parse has seen to it
-            stopped = train(config, _WORKDIR.value)
+            stopped = train(config, _WORKDIR.value, net)
         except loop.NotFinite as error:
             print(
                 f"error: {error}; the last good checkpoint is kept: lower train.learning_rate "
@@ -315,4 +343,4 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     if "--help" not in sys.argv:  # which would import everything twice
         devices.use_huge_pages()
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=functools.partial(parse, text=_HELP))
