@@ -133,8 +133,29 @@ def _cell(memory: Memory, gates: Float[Array, "b gates"], kernel: Float[Array, "
     return Memory(jax.nn.sigmoid(show) * jnp.tanh(cell), cell)
 
 
+@jax.custom_vjp
 def _run(kernel: Float[Array, "units gates"], gates: Float[Array, "b e gates"]) -> Float[Array, "b e units"]:
     """A layer over whole strings, from an empty memory."""
+    return _scan(kernel, gates)
+
+
+def _run_forward(kernel: Array, gates: Array) -> tuple[Array, Any]:
+    hidden, pull = jax.vjp(lambda gates: _scan(kernel, gates), gates)
+    return hidden, (hidden, pull)
+
+
+def _run_backward(kept: Any, grads: Array) -> tuple[Array, Array]:
+    # The kernel's gradient is one product over all tokens, where a scan would add up a matrix of its size at each.
+    hidden, pull = kept
+    (of_gates,) = pull(grads)
+    before = jnp.pad(hidden, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    return jnp.einsum("beu,beg->ug", before, of_gates), of_gates
+
+
+_run.defvjp(_run_forward, _run_backward)
+
+
+def _scan(kernel: Float[Array, "units gates"], gates: Float[Array, "b e gates"]) -> Float[Array, "b e units"]:
     zeros = jnp.zeros((len(gates), len(kernel)))
 
     def one(memory: Memory, part: Float[Array, "b gates"]) -> tuple[Memory, Float[Array, "b units"]]:

@@ -11,9 +11,10 @@ def get_config():
     config = config_lib.default(lstm.Config)
     config.data.crop_steps = 128
     config.model.num_units = 256
-    config.train.batch_size = 32
-    config.train.num_steps = 2_000
-    config.train.schedule_steps = 2_000
+    config.train.batch_size = 16
+    config.train.eval_batch_size = 64
+    config.train.num_steps = 2_500
+    config.train.schedule_steps = 2_500
     config.train.warmup_steps = 50
     config.train.learning_rate = 3e-3
     config.train.ema_decay = 0.99
