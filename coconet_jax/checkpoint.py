@@ -354,7 +354,7 @@ def _config_of(header: dict[str, Any], step: int, kind: Kind[config_lib.AnyRun])
     stored = header.get("kind", COCONET.name)  # early checkpoints do not tell, and are Coconet's
     if stored != kind.name:
         raise errors.InputError(
-            f"the checkpoint of step {step} is of a {stored}, not of a {kind.name}; give one that "
+            f"the checkpoint of step {step} holds a network of the kind {stored}, not {kind.name}; give one that "
             f"python -m {kind.module} has written"
         )
     try:

@@ -23,7 +23,7 @@ from coconet_jax import errors, pianoroll
 from coconet_jax.pianoroll import MIN_PITCH, NUM_PITCHES, NUM_VOICES, REST, AnyArray
 
 Order = Literal["high_to_low", "low_to_high"]
-ORDERS: Final[dict[str, tuple[int, ...]]] = {"high_to_low": (0, 1, 2, 3), "low_to_high": (3, 2, 1, 0)}
+ORDERS: Final[dict[Order, tuple[int, ...]]] = {"high_to_low": (0, 1, 2, 3), "low_to_high": (3, 2, 1, 0)}
 MAX_WAIT: Final = 12
 FIRST_OFF: Final = NUM_VOICES * NUM_PITCHES  # after the notes: voice by voice, from the lowest pitch up
 FIRST_WAIT: Final = FIRST_OFF + NUM_VOICES
