@@ -226,7 +226,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         jax.config.update("jax_default_matmul_precision", "float32")
     loaded = checkpoint.load(args.checkpoint, args.step)
     config = dataclasses.replace(loaded.config.model, dtype=args.dtype)
-    subject, piece = subjects.from_flags(args, loaded)
+    subject, piece = subjects.from_flags(args, loaded.config.data)
     lengths = subject.pieces.lengths
     frames = evaluation.choose_frames(lengths, sys.maxsize if args.full else args.max_frames or MAX_FRAMES, args.seed)
     sizes = np.array([len(steps) for steps in frames])

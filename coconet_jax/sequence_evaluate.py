@@ -102,7 +102,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise errors.InputError(f"--data={args.data} names chorales, --samples other music; leave one out")
     devices.use_compile_cache()
     loaded = checkpoint.load_kind(lstm.KIND, args.checkpoint, args.step)
-    subject, _ = subjects.from_flags(args, loaded)
+    subject, _ = subjects.from_flags(args, loaded.config.data)
     begun = time.perf_counter()
     found = score_pieces(loaded.variables, loaded.config.model, subject.pieces)
     leaking = np.isin(subject.pieces.names, corpus.leaking_names(subject.split)) if subject.split else np.zeros(1, bool)

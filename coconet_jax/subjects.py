@@ -8,7 +8,8 @@ from typing import NamedTuple
 from jaxtyping import Int32
 import numpy as np
 
-from coconet_jax import data, devices, errors, notation, pianoroll, pieces, samples, score, storage, weights
+from coconet_jax import config as config_lib
+from coconet_jax import data, devices, errors, notation, pianoroll, pieces, samples, score, storage
 
 
 class Subject(NamedTuple):
@@ -27,13 +28,14 @@ class Subject(NamedTuple):
     split: str = ""
 
 
-def from_flags(args: argparse.Namespace, loaded: weights.Loaded) -> tuple[Subject, score.Score | None]:
-    """What the flags of `coconet_jax.evaluate` name, on the grid of the net; and the score, where it is one.
+def from_flags(args: argparse.Namespace, trained: config_lib.Data) -> tuple[Subject, score.Score | None]:
+    """What the flags of `coconet_jax.evaluate` name, on the grid of the net that was trained on these data; and the
+    score, where it is one.
 
     Raises:
       InputError: nothing there, another grid, or notes that the net cannot represent.
     """
-    grid = loaded.config.data.steps_per_quarter
+    grid = trained.steps_per_quarter
     if args.score:
         piece = notation.read_satb(args.score, steps_per_quarter=grid, voices=args.voices)
         for remark in piece.remarks if devices.is_lead() else ():
@@ -50,7 +52,6 @@ def from_flags(args: argparse.Namespace, loaded: weights.Loaded) -> tuple[Subjec
             raise errors.InputError(f"--samples={args.samples} holds {found}; give notes from {lowest} to {highest}")
         split = pieces.from_arrays(list(made.pitches), [f"sample {n}" for n in made.sample_id.tolist()])
         return Subject(split, made.sample_id.astype(np.int32), f"samples in {args.samples}"), None
-    trained = loaded.config.data
     chosen = {name: getattr(args, name) for name in ("dataset", "source", "data_dir") if getattr(args, name)}
     path = args.data or ("" if chosen else trained.path)
     if path and not args.data and not storage.place(path).exists():
