@@ -251,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         steps = bars.to_steps("--bars", args.bars, (4, 4), loaded.config.data.steps_per_quarter)
         net = dataclasses.replace(loaded.config.model, dtype=args.dtype)
         config = dataclasses.replace(loaded.config, model=net)
-        size = write(path, dataclasses.replace(loaded, config=config), chosen, steps, platforms) / 1e6
+        size = write(path, loaded._replace(config=config), chosen, steps, platforms) / 1e6
         print(f"wrote {path} ({size:.1f} MB): step {loaded.step}, {args.bars} bars, for {', '.join(platforms)}")
         print(f"to use it: unzip {path} run.py && python run.py {path} chorales.npz 4")
 
