@@ -1,6 +1,8 @@
-"""The second kind of generator: an LSTM on note events, chosen on valid among a few (docs/sequence.md).
+"""The second kind of generator: an LSTM on note events (docs/sequence.md). 728,264 parameters.
 
 COMMAND: python -m coconet_jax.sequence --config=configs/lstm.py --workdir=runs/lstm
+TIME: 31 min on 2 cores of an AMD EPYC (x86_64, jax 0.10.2) beside much other work; at its best rate, 3.8 steps/s, 11.
+NLL: 1.651 +- 0.040 nats per frame on valid, 1.726 +- 0.035 on test (chain rule, chronological, whole pieces).
 """
 
 from coconet_jax import config as config_lib
