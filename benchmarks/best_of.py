@@ -4,7 +4,8 @@
 
 One pool of candidates is drawn once, by a sampler of few model calls, and kept in --out. For every N each of 128
 requests gets N candidates of the pool by lot, so that requests share some. KID and coverage are on theory measures
-against Bach's test windows; their errors are jackknifed and do not know that winners repeat.
+against Bach's test windows; their errors are jackknifed and do not know that winners repeat. Coverage falls with the
+size of a set: that of the sets by rejection, which are smaller, says less.
 """
 
 import argparse
@@ -106,8 +107,8 @@ def main() -> None:
             rows.append(describe(f"best of {size}", pool[won], verdict.logit[won], real, features, number))
         keep = selection.accept(verdict.logit, np.random.default_rng(0).random(len(pool)), 0.25)
         kept = np.flatnonzero(keep & ~quoting)
-        if len(kept) >= number:
-            rows.append(describe("rejection, a quarter", pool[kept], verdict.logit[kept], real, features, number))
+        few = min(number, len(kept))
+        rows.append(describe("rejection, a quarter", pool[kept], verdict.logit[kept], real, features, few))
         print(f"{len(pool)} candidates of {args.sampler}, {args.calls} calls; {int(quoting.sum())} quote; n = {number}")
         print("\n| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
         for row in rows:
