@@ -337,6 +337,45 @@ def _two_figures(width: float) -> tuple[Any, tuple[Any, Any]]:
     return figure, (above, axes)
 
 
+def write_confusion(
+    path: storage.Named,
+    counts: Integer[np.ndarray, "r k"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str = "",
+) -> None:
+    """Draws a table of counts, shaded by their shares of each row.
+
+    Args:
+      path: the PNG.
+      counts: how many of each row's were taken for each column's.
+      rows: what they are.
+      columns: what they were taken for.
+      title: above it.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    figure, axes = _figure(3.0 + 1.2 * len(columns), 1.6 + 0.62 * len(rows))
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    for row, column in np.ndindex(*counts.shape):
+        share = shares[row, column]
+        axes.text(
+            column, row, f"{share:.1%}\n{counts[row, column]}", ha="center", va="center", fontsize=9,
+            color="white" if share > 0.55 else _INK,
+        )  # fmt: skip
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("is by")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(title, loc="left", color=_INK, fontsize=10)
+    _save(figure, path)
+
+
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     """A figure of this many inches outside pyplot, so that nothing global is set, and its only axes."""
     from matplotlib import figure as figures
