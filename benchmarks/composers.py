@@ -239,11 +239,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="windows of works, from coconet_jax.work_windows")
     parser.add_argument("--train", metavar="FILE", help="train a classifier and write it here; nothing is tested")
-    parser.add_argument("--learning_rate", type=float, default=3e-3, help="at its highest (default: %(default)s)")
+    parser.add_argument("--learning_rate", type=float, default=1e-3, help="at its highest (default: %(default)s)")
     parser.add_argument("--num_members", type=int, default=2, help="networks (default: %(default)s)")
-    parser.add_argument("--num_steps", type=int, default=900, help="updates of each (default: %(default)s)")
+    parser.add_argument("--num_steps", type=int, default=400, help="updates of each (default: %(default)s)")
     parser.add_argument(
-        "--eval_every", type=int, default=100, help="updates between looks at valid (default: %(default)s)"
+        "--eval_every", type=int, default=25, help="updates between looks at valid (default: %(default)s)"
     )
     parser.add_argument(
         "--crop_steps", type=int, default=0, help="steps of a window that an update sees (default: all)"

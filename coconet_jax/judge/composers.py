@@ -96,19 +96,42 @@ def balanced(labels: Integer[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return 1.0 / np.bincount(labels)[labels]
 
 
-def fair(windows: work_windows.Windows) -> tuple[work_windows.Windows, Float[np.ndarray, " n"]]:
-    """The windows that a classifier is trained on, and how often each is drawn.
+def fair(windows: work_windows.Windows, seed: int = 0) -> tuple[work_windows.Windows, Float[np.ndarray, " n"]]:
+    """What a classifier is trained on: windows with two cues taken away, and how often each is drawn.
 
-    Two things tell composers that are not how they write: rests that were filled, which chorales hardly have, and how
-    wide the music lies. So only windows without filled rests are taken, and of those of about one width (up to 30
-    semitones, 31..34, more) every class that has any is drawn equally often.
+    Filled rests, notes held too long, are in most of Palestrina's windows and hardly any of Bach's. So as many cells of
+    the other classes' windows are held over (see `hold_over`) as were rests in one of Palestrina's, drawn for each; of
+    their windows with rests of their own, none. And some music lies wider than other: of windows of about one width (up
+    to 30 semitones, 31..34, more) every class that has any is drawn equally often.
     """
+    rng = np.random.default_rng(seed)
     windows = of_classes(windows)
-    windows = windows.take(windows.filled == 0)
+    shares = windows.filled[windows.family == CLASSES.index("palestrina")]
+    pitches, filled = windows.pitches.copy(), windows.filled.copy()
+    for row in np.flatnonzero((windows.filled == 0) & (windows.family != CLASSES.index("palestrina"))):
+        if len(shares):
+            pitches[row] = hold_over(rng, pitches[row], round(float(rng.choice(shares)) * pitches[row].size))
+            filled[row] = (pitches[row] != windows.pitches[row]).mean()
+    windows = windows._replace(pitches=pitches, filled=filled)
     width = np.searchsorted(_WIDE, np.ptp(windows.pitches.astype(int), axis=(1, 2)), side="right")
     cell = width * len(CLASSES) + windows.family
     weights = 1.0 / np.bincount(cell, minlength=1)[cell]
     return windows, weights / weights.sum()
+
+
+def hold_over(
+    rng: np.random.Generator, window: Integer[np.ndarray, "t 4"], num_cells: int
+) -> Integer[np.ndarray, "t 4"]:
+    """Holds notes for 1 to 4 steps into those that follow, as a filled rest does, in so many cells altogether."""
+    held = window.copy()
+    for step, voice in rng.permutation(np.argwhere(window[1:] != window[:-1])):
+        if num_cells < 1:
+            break
+        first = int(step) + 1
+        last = min(first + min(int(rng.integers(1, 5)), num_cells), len(window))
+        held[first:last, voice] = window[step, voice]
+        num_cells -= last - first
+    return held
 
 
 def make_examples(windows: work_windows.Windows) -> fit.Examples:
@@ -153,10 +176,8 @@ def train(
     fitted = fit.fit(examples["train"], examples["valid"], config, settings, report=report, interrupted=interrupted)
     said = {"classes": list(CLASSES), "settings": dataclasses.asdict(settings), "steps": fitted.step.tolist()}
     # As they are read back, in 8 bits, so are they calibrated.
-    judgefile.write(path, KIND, config, fitted.params, {**said, "temperature": 1.0})
-    stored = judgefile.read(path, KIND)
     valid = examples["valid"]
-    logits = _logits(stored.config, stored.params, np.asarray(valid.pitches))
+    logits = _logits(config, judgefile.as_stored(fitted.params), np.asarray(valid.pitches))
     temperature = calibration.fit_temperature(logits, np.asarray(valid.labels), np.asarray(valid.weights))
     judgefile.write(path, KIND, config, fitted.params, {**said, "temperature": temperature})
     return load(path)
