@@ -28,13 +28,6 @@ def test_the_area_is_the_chance_that_a_real_window_scores_higher():
     assert ranking.area_under_curve(real, made) == pytest.approx(pairs)
 
 
-def test_the_inception_score_is_1_where_all_are_alike_and_the_number_of_classes_where_each_is_sure():
-    alike = np.log(np.tile([0.7, 0.2, 0.1], (9, 1)))
-    assert ranking.inception_score(alike) == pytest.approx(1.0)
-    sure = np.log(np.clip(np.tile(np.eye(3), (3, 1)), 1e-12, 1))
-    assert ranking.inception_score(sure) == pytest.approx(3.0, abs=1e-6)
-
-
 def test_what_differs_by_less_than_two_errors_ties():
     rows = [
         row(ranking.REAL, kid=(0.0, 0.01), parallel_fifths=(0.3, 0.1)),

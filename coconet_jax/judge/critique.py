@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer
 import numpy as np
 
 from coconet_jax import bars, errors, pianoroll, pieces, score
-from coconet_jax.judge import harmony, sets, theory, voice_leading
+from coconet_jax.judge import beats, harmony, sets, theory, voice_leading
 
 LOW, HIGH = 5, 95  # percentiles of Bach's range
 _FEWEST: Final = 30  # windows that a range needs

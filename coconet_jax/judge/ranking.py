@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Integer
 import numpy as np
 
 from coconet_jax import errors, pieces
-from coconet_jax.judge import copies, distances, rates, sets, voice_leading
+from coconet_jax.judge import composers, copies, distances, rates, sets, voice_leading
 
 REAL: Final = "real music"  # the name of the reference's other half
 COPIED_STEPS: Final = 32  # of training music, note for note in any transposition: two bars of 4/4
@@ -153,16 +153,10 @@ def measure(
     if judges.log_probs is not None:
         log_probs = judges.log_probs(made.pitches)
         values["log_p_bach"] = _jackknifed(lambda kept: float(log_probs[kept, 0].mean()), made.groups)
-        values["inception"] = _jackknifed(lambda kept: inception_score(log_probs[kept]), made.groups)
+        values["inception"] = _jackknifed(lambda kept: composers.inception_score(log_probs[kept]), made.groups)
     copied = copies.longest_run(made.pitches, judges.training) >= COPIED_STEPS
     values["copied"] = _jackknifed(lambda kept: float(copied[kept].mean()), made.groups)
     return values
-
-
-def inception_score(log_probs: Float[np.ndarray, "n k"]) -> float:
-    """exp(E KL(p(y|x) || p(y))) (Salimans et al. 2016), p(y) being the mean over the set."""
-    probs = np.exp(log_probs)
-    return float(np.exp((probs * (log_probs - np.log(probs.mean(axis=0)))).sum(axis=1).mean()))
 
 
 def rank(

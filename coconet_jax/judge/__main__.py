@@ -1,0 +1,254 @@
+"""Which generators are good, and what is wrong with a piece: the command.
+
+`python -m coconet_jax.judge rank mine=DIR other=DIR`, `python -m coconet_jax.judge score FILE.mid`
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+import json
+import pathlib
+from typing import Any, Final
+
+import numpy as np
+
+from coconet_jax import config as config_lib
+from coconet_jax import counter, data, devices, errors, files, notation, pieces, provenance, samples, storage
+from coconet_jax.judge import composers, critic, critique, distances, ranking, rates, sets
+
+_EXAMPLES: Final = """examples:
+  two sampling runs beside real music, as a table, JSON and a picture:
+    python -m coconet_jax.judge rank small=chorales other=study --out=judged
+  sets that are known to be worse, to see what the measures can tell:
+    python -m coconet_jax.judge rank small=chorales "shuffled=test:bars shuffled" "moved=test:5 % of notes moved"
+  what is right and wrong with a piece:
+    python -m coconet_jax.judge score chorale.mid"""
+_BAR_STEPS: Final = 16
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = errors.Parser(
+        prog="python -m coconet_jax.judge",
+        description="Judges chorales: by music theory, by networks that tell real from generated music and composers "
+        "apart, and by their distance from Bach's.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="rank | score", required=True, parser_class=errors.Parser)
+    rank = verbs.add_parser(
+        "rank", help="sets of samples beside real music, in order", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    rank.add_argument(
+        "sets",
+        nargs="+",
+        metavar="NAME=SOURCE",
+        help="a sampling run's --out folder, an npz of it, a split (valid), or a split damaged on purpose "
+        f"(test:DAMAGE, of {', '.join(sets.DAMAGES)})",
+    )
+    rank.add_argument("--reference", default="test", choices=pieces.SPLITS, help="real music (default: test)")
+    rank.add_argument("--steps", type=int, default=critic.STEPS, metavar="N", help="length of a window (default: 64)")
+    rank.add_argument(
+        "--evaluations",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="what coconet_jax.evaluate --json wrote: NLL of the generators, known by their sha256",
+    )
+    rank.add_argument("--out", default="judged", metavar="DIR", help="for scoreboard.md, .json and .png")
+    rank.add_argument("--seed", type=int, default=0, metavar="N", help="of halving and drawing (default: 0)")
+    score = verbs.add_parser("score", help="one piece: measures beside Bach's, faults, the critic's map")
+    score.add_argument("file", metavar="FILE", help="MIDI, MusicXML or npz of four voices")
+    score.add_argument("--voices", metavar="LIST", help="which part is which, as in coconet_jax.sample")
+    score.add_argument("--out", default="judged", metavar="DIR", help="for the picture and the numbers")
+    for verb in (rank, score):
+        verb.add_argument("--data", metavar="FILE.npz", help="chorales written by coconet_jax.chorales --export")
+        verb.add_argument("--dataset", default="music21", metavar="NAME", help="instead (default: music21)")
+        verb.add_argument("--data_dir", default="", metavar="DIR", help="where prepared data lie")
+        verb.add_argument(
+            "--critic", default=critic.PATH, metavar="FILE", help="a critic (default: the one that ships)"
+        )
+    rank.add_argument(
+        "--classifier", default=composers.SHIPPED, metavar="FILE", help="of composers (default: the one that ships)"
+    )
+    return parser
+
+
+def _chorales(args: argparse.Namespace) -> pieces.PieceSet:
+    chosen = config_lib.Data(path=args.data or "", dataset=args.dataset, data_dir=args.data_dir)
+    piece_set = data.read(chosen)
+    absent = [split for split in pieces.SPLITS if split not in piece_set.splits]
+    if absent:
+        raise errors.InputError(f"{piece_set.source} has no {absent[0]} pieces; give a set with all three splits")
+    return piece_set
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    name, separator, source = text.partition("=")
+    if not (name and separator and source):
+        raise errors.InputError(f"{text}: give sets as NAME=SOURCE, such as mine=chorales")
+    return name, source
+
+
+def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) -> tuple[sets.Windows, str]:
+    """The windows of a SOURCE, and the sha256 of the weights that made them ("" where it is not known)."""
+    split, _, damage = source.partition(":")
+    if split in pieces.SPLITS and not storage.place(source).exists():
+        windows = sets.cut_windows(piece_set.splits[split], steps, _BAR_STEPS)
+        if not damage:
+            return windows, ""
+        if damage not in sets.DAMAGES:
+            raise errors.InputError(f"{source}: {damage} is no damage; use one of {', '.join(sets.DAMAGES)}")
+        damaged = sets.DAMAGES[damage](np.random.default_rng(seed), windows.pitches)
+        return windows._replace(pitches=damaged), ""
+    made = samples.load_samples(source)
+    if made.steps_per_quarter != piece_set.steps_per_quarter:
+        raise errors.InputError(
+            f"{source} stands on {made.steps_per_quarter} steps per quarter, the chorales on "
+            f"{piece_set.steps_per_quarter}; export chorales of that grid and give them by --data"
+        )
+    if made.pitches.shape[1] != steps:
+        raise errors.InputError(
+            f"{source} has samples of {made.pitches.shape[1]} steps; give --steps={made.pitches.shape[1]}, or samples "
+            f"of {steps}"
+        )
+    place = storage.place(source)
+    manifest = samples.read_manifest(place) if place.is_dir() else None
+    return sets.from_samples(made.pitches), (manifest or {}).get("checkpoint_sha256", "")
+
+
+def _read_evaluations(paths: Sequence[str]) -> dict[str, dict[str, rates.Measure]]:
+    """By the sha256 of the weights, the framewise NLL as released."""
+    found = {}
+    for path in paths:
+        try:
+            report = json.loads(storage.place(path).read_bytes())
+            values = report["measures"]["framewise_released"]["unit_ensemble"]
+            found[report["sha256"]] = {"nll": rates.Measure(values["mean"], values["sem"] or float("nan"))}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise errors.InputError(
+                f"--evaluations: {path} is no report of coconet_jax.evaluate with framewise_released ({error!r})"
+            ) from None
+    return found
+
+
+def _rank(args: argparse.Namespace) -> None:
+    wanted = dict(_split_name(text) for text in args.sets)
+    if len(wanted) < len(args.sets) or ranking.REAL in wanted:
+        raise errors.InputError(f"two sets have one name, or that of real music ({ranking.REAL}); give others")
+    devices.use_compile_cache()
+    files.check_folder(storage.place(args.out))
+    evaluations = _read_evaluations(args.evaluations)
+    piece_set = _chorales(args)
+    grid = piece_set.steps_per_quarter
+    contestants, known = {}, {}
+    for name, source in wanted.items():
+        contestants[name], sha256 = _read_set(source, piece_set, args.steps, args.seed)
+        known[name] = evaluations.get(sha256, {})
+    reference = sets.cut_windows(piece_set.splits[args.reference], args.steps, _BAR_STEPS)
+    training = sets.cut_windows(piece_set.splits["train"], args.steps)
+    judge, classifier = critic.load(args.critic), composers.load(args.classifier)
+    theory_features = distances.fit_theory(training.pitches, grid)
+    judges = ranking.Judges(
+        lambda pitches: theory_features(pitches),
+        piece_set.splits["train"],
+        lambda pitches: critic.judge(judge, pitches).logit,
+        lambda pitches: composers.log_probs(classifier, pitches),
+    )
+    with counter.counting("judging", "sets", len(contestants) + 1) as advance:
+        rows = ranking.rank(
+            reference,
+            contestants,
+            judges,
+            steps_per_quarter=grid,
+            known=known,
+            seed=args.seed,
+            advance=advance,
+        )
+    table = ranking.to_markdown(rows)
+    lines = [
+        f"{rows[0].num_windows} windows of {args.steps} steps a set, against half of {args.reference} of "
+        f"{piece_set.source} (the other half is {ranking.REAL}); means ± standard errors; a set's place is one more "
+        "than the number of sets that beat it.",
+        "",
+        *(f"- {line}" for line in ranking.legend(rows)),
+        f"- {composers.MISLEADS}",
+    ]
+    text = table + "\n" + "\n".join(lines) + "\n"
+    print(text, end="")
+    _write_ranking(args, rows, text, judge, classifier)
+
+
+def _write_ranking(
+    args: argparse.Namespace,
+    rows: Sequence[ranking.Row],
+    text: str,
+    judge: critic.Critic,
+    classifier: composers.Classifier,
+) -> None:
+    from coconet_jax import render  # matplotlib is wanted here alone
+
+    folder = files.make_folder(args.out)
+    about = {
+        "sets": ranking.to_json(rows),
+        "command": provenance.command("coconet_jax.judge"),
+        "commit": provenance.commit(),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+        "critic_sha256": judge.sha256,
+        "classifier_sha256": classifier.header["sha256"],
+    }
+    files.replace(folder / "scoreboard.md", text.encode())
+    files.replace(folder / "scoreboard.json", (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())
+    columns: Mapping[str, Any] = {
+        criterion.title: [row.values.get(name) for row in rows]
+        for name, criterion in ranking.CRITERIA.items()
+        if any(name in row.values for row in rows)
+    }
+    names = [f"{row.place}. {row.name}" for row in rows]
+    real = next(label for label, row in zip(names, rows, strict=True) if row.name == ranking.REAL)
+    render.write_scoreboard(folder / "scoreboard.png", names, real, columns)
+    print(f"wrote scoreboard.md, .json and .png to {folder}")
+
+
+def _score(args: argparse.Namespace) -> None:
+    from coconet_jax import render  # matplotlib is wanted here alone
+
+    devices.use_compile_cache()
+    files.check_folder(storage.place(args.out))
+    piece_set = _chorales(args)
+    piece = notation.read_satb(args.file, steps_per_quarter=piece_set.steps_per_quarter, voices=args.voices)
+    for remark in piece.remarks:
+        print(f"note: {remark}")
+    training = piece_set.splits["train"]
+    findings = critique.compare(piece, training, training)
+    faults = critique.find_faults(piece.pitches)
+    verdict = critic.judge(critic.load(args.critic), piece.pitches[None])
+    steps = verdict.steps[0]
+    chance = 1 / (1 + np.exp(-verdict.logit[0]))
+    print("\n".join(critique.text(piece, findings, faults)))
+    print(
+        f"\nthe critic holds it real with a chance of {chance:.0%} (log-odds {verdict.logit[0]:+.2f}, members' spread ",
+        end="",
+    )
+    print(f"{verdict.sd[0]:.2f}); least of all")
+    doubtful = critique.doubtful_bars(piece, steps)
+    for bar, mean in doubtful:
+        print(f"  bar {bar}: {mean:+.2f}")
+    folder, stem = files.make_folder(args.out), pathlib.Path(args.file).stem
+    report = critique.to_json(piece, findings, faults) | {
+        "critic": {"log_odds": float(verdict.logit[0]), "sd": float(verdict.sd[0]), "steps": steps.tolist()}
+    }
+    files.replace(folder / f"{stem}_judged.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    render.write_critique(folder / f"{stem}_judged.png", piece, steps, [(fault.step, fault.voices) for fault in faults])
+    print(f"wrote {folder / f'{stem}_judged.png'} and .json")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; `--help` teaches it. Bad input ends it with one line and exit code 2."""
+    args = _parser().parse_args(argv)
+    with errors.exit_on_input_error():
+        (_rank if args.verb == "rank" else _score)(args)
+
+
+if __name__ == "__main__":
+    main()
