@@ -93,11 +93,11 @@ def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) ->
     """The windows of a SOURCE, and the sha256 of the weights that made them ("" where it is not known)."""
     split, _, damage = source.partition(":")
     if split in pieces.SPLITS and not storage.place(source).exists():
+        if damage and damage not in sets.DAMAGES:
+            raise errors.InputError(f"{source}: {damage} is no damage; use one of {', '.join(sets.DAMAGES)}")
         windows = sets.cut_windows(piece_set.splits[split], steps, _BAR_STEPS)
         if not damage:
             return windows, ""
-        if damage not in sets.DAMAGES:
-            raise errors.InputError(f"{source}: {damage} is no damage; use one of {', '.join(sets.DAMAGES)}")
         damaged = sets.DAMAGES[damage](np.random.default_rng(seed), windows.pitches)
         return windows._replace(pitches=damaged), ""
     made = samples.load_samples(source)

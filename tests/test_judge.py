@@ -1,0 +1,125 @@
+"""The judge's command: what it ranks and explains, what it leaves behind, and what it says of wrong input."""
+
+import json
+
+import conftest
+import numpy as np
+import pytest
+
+from coconet_jax import files, notation, pieces, samples, score
+from coconet_jax.judge import __main__ as judge
+from coconet_jax.judge import composers, ranking
+
+CHORDS = np.array([(72, 67, 64, 48), (74, 67, 59, 55), (71, 67, 62, 43), (72, 64, 60, 45), (69, 65, 60, 53)])
+
+
+def made_up(rng: np.random.Generator, steps: int = 48) -> np.ndarray:
+    """Chords of C major, a quarter or an eighth each."""
+    lengths = rng.choice([2, 4], steps)
+    chords = CHORDS[rng.integers(0, len(CHORDS), steps)]
+    return np.repeat(chords, lengths, axis=0)[:steps].astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def chorales(tmp_path_factory) -> str:
+    rng = np.random.default_rng(5)
+    splits = {
+        split: pieces.from_arrays([made_up(rng) for _ in range(number)], [f"{split} {n}" for n in range(number)])
+        for split, number in (("train", 6), ("valid", 4), ("test", 8))
+    }
+    path = tmp_path_factory.mktemp("chorales") / "chorales.npz"
+    pieces.write_npz(path, pieces.PieceSet(splits, 4, "made up"))
+    return str(path)
+
+
+def write_samples(path, pitches):
+    onset = np.ones(pitches.shape, bool)
+    samples.write_samples(
+        files.make_folder(path),
+        samples.Samples(pitches, onset, ~onset, np.arange(len(pitches)), 0, 4),
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Samples of a generator that has learned nothing."""
+    notes = np.random.default_rng(6).integers(40, 80, (12, 16, 4)).astype(np.int16)
+    return write_samples(tmp_path_factory.mktemp("noise") / "noise", notes)
+
+
+def test_real_music_stands_above_noise_in_every_file(chorales, noise, tmp_path, capsys):
+    report = tmp_path / "nll.json"
+    measures = {"framewise_released": {"unit_ensemble": {"mean": 0.5, "sem": 0.01}}}
+    report.write_text(json.dumps({"sha256": "", "measures": measures}))
+    out = tmp_path / "judged"
+    words = ["rank", f"noise={noise}", "valid=valid", "moved=test:20 % of notes moved", f"--evaluations={report}"]
+    judge.main([*words, "--steps=16", f"--data={chorales}", f"--out={out}"])
+    printed = capsys.readouterr().out
+    assert (out / "scoreboard.md").read_text() in printed
+    found = json.loads((out / "scoreboard.json").read_text())
+    places = {row["set"]: row["place"] for row in found["sets"]}
+    assert places[ranking.REAL] == 1 and places["noise"] == max(places.values()) > places["valid"]
+    noisy = next(row["values"] for row in found["sets"] if row["set"] == "noise")
+    assert {*ranking.CRITERIA, "nll", "inception"} <= set(noisy)
+    assert (noisy["critic_auc"]["mean"], noisy["nll"]["mean"]) == (1.0, 0.5)
+    assert noisy["kid"]["mean"] > 10 and noisy["log_p_bach"]["mean"] < -1
+    assert (
+        found["critic_sha256"]
+        and found["classifier_sha256"]
+        and found["command"].startswith("python -m coconet_jax.judge")
+    )
+    assert composers.MISLEADS in printed
+    assert (out / "scoreboard.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_piece_is_explained_by_bars(chorales, tmp_path, capsys):
+    notes = np.repeat([(72, 67, 64, 48), (74, 69, 66, 50), (72, 67, 64, 48), (71, 67, 62, 43)], 4, axis=0)
+    made = score.from_pitches(np.concatenate([notes, notes]).astype(np.int16))
+    path = tmp_path / "mine.mid"
+    notation.write_midi(path, made)
+    out = tmp_path / "judged"
+    judge.main(["score", str(path), f"--data={chorales}", f"--out={out}"])
+    printed = capsys.readouterr().out
+    assert "bar 1 beat 2: parallel octaves, soprano and bass" in printed
+    assert "bar 2 beat 3: parallel fifths, alto and bass" in printed
+    assert "! parallel_octaves" in printed and "the critic holds it real with a chance of" in printed
+    (report,) = out.glob("*.json")
+    found = json.loads(report.read_text())
+    assert found["measures"]["parallel_octaves"]["outside"] and len(found["critic"]["steps"]) == 32
+    assert np.mean(found["critic"]["steps"]) == pytest.approx(found["critic"]["log_odds"], abs=1e-4)
+    assert {"bar": 1, "beat": 2.0, "step": 4, "voices": ["soprano", "bass"], "what": "parallel octaves"} in found[
+        "faults"
+    ]
+    assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["rank", "a"], "a: give sets as NAME=SOURCE, such as mine=chorales"),
+        (["rank", "a=/nowhere"], "/nowhere holds no samples: it does not exist"),
+        (["rank", "a=valid", "a=test"], "two sets have one name"),
+        (["rank", "real music=valid"], "or that of real music"),
+        (["rank", "a=valid", "--steps=480"], "480"),
+        (["rank", "a=test:upside down"], "upside down is no damage; use one of bars shuffled"),
+        (["rank", "a={noise}", "--steps=32"], "has samples of 16 steps; give --steps=16"),
+        (["rank", "a=valid", "--evaluations", "{data}"], "is no report of coconet_jax.evaluate"),
+        (["rank", "a=valid", "--steps=16", "--critic={data}"], "is damaged or no critic"),
+        (["rank", "a=valid", "--reference=rest"], "invalid choice: 'rest'"),
+        (["score", "/nowhere.mid"], "/nowhere.mid does not exist"),
+        (["score"], "arguments are required: FILE"),
+        ([], "arguments are required: rank | score"),
+    ],
+)
+def test_wrong_input_is_one_line(chorales, noise, tmp_path, capsys, words, line):
+    filled = [word.format(noise=noise, data=chorales) for word in words]
+    with pytest.raises(SystemExit, match="2"):
+        judge.main([*filled, *([f"--data={chorales}", f"--out={tmp_path / 'judged'}"] if filled else [])])
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1 and line in printed
+
+
+def test_the_command_teaches():
+    shown = conftest.run_command("coconet_jax.judge", "--help")
+    assert shown.returncode == 0 and "judge score chorale.mid" in shown.stdout
