@@ -25,6 +25,7 @@ from coconet_jax import (
     notation,
     offline,
     pianoroll,
+    polish,
     requests,
     samples,
     score,
@@ -58,7 +59,8 @@ _EXAMPLES = """examples:
     python -m coconet_jax.sample --sampler=maskgit --num_steps=16 --out=drafts
   ten thousand for a study, resumable, read back by coconet_jax.samples.load_samples("study"):
     python -m coconet_jax.sample --num_samples=10000 --bars=8 --out=study
-  the best of sixteen, as a critic hears it, for each:
+  what the model writes by itself, without the critic's redraws; the best of sixteen, as the critic hears it:
+    python -m coconet_jax.sample --polish=0 --out=raw
     python -m coconet_jax.sample --best_of=16 --out=chosen
   some of them as scores:
     python -m coconet_jax.sample --export=0-15,40 --formats=midi,musicxml --out=study"""
@@ -86,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_flags(parser)
 
     group = parser.add_argument_group("choosing")
+    group.add_argument(
+        "--polish",
+        type=int,
+        metavar="N",
+        help=f"N times over, draw every passage of two beats {polish.PASSAGES.candidates} times anew and keep what the "
+        f"critic takes most surely for real; 0: leave the model's work as it is (default: {polish.USUAL}, and 0 for "
+        f"more than {MAX_SCORES} samples)",
+    )
     group.add_argument(
         "--best_of",
         type=int,
@@ -185,6 +195,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         ("seed", 0, 2**31 - 1),
         ("trace", 0, 1000),
         ("best_of", 1, selection.MOST),
+        ("polish", 0, polish.MOST),
     ):
         value = getattr(args, name)
         if value is not None and not least <= value <= most:
@@ -208,8 +219,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         )
     if args.best_of and (args.alternatives or args.trace):
         raise errors.InputError(f"--best_of={args.best_of} chooses one of many; leave out --alternatives and --trace")
-    if args.critic and not args.best_of:
-        raise errors.InputError(f"--critic={args.critic} chooses with --best_of; give that, or leave it out")
+    if args.critic and args.polish == 0 and not args.best_of:
+        raise errors.InputError(f"--critic={args.critic} chooses with --best_of or --polish; give one, or leave it out")
     if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
         raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
 
@@ -241,6 +252,23 @@ def _remove_run(folder: storage.Place) -> None:
         raise files.cannot_write(folder, error) from None
 
 
+def _sweeps(args: argparse.Namespace, num_samples: int, steps_per_quarter: int, folder: storage.Place) -> int:
+    """How often passages are redrawn: as asked, or as the run in the folder was begun, or as is usual."""
+    knows = steps_per_quarter == 4
+    for name in ("best_of", "polish"):
+        if getattr(args, name) and not knows:
+            raise errors.InputError(
+                f"--{name}={getattr(args, name)}: the critic knows sixteenths, and this model writes on a grid of "
+                f"{steps_per_quarter} steps a quarter; leave it out"
+            )
+    if args.polish is not None:
+        return args.polish
+    begun = None if args.overwrite else samples.read_manifest(folder)
+    if begun is not None:
+        return begun["settings"].get("polish", 0)
+    return polish.USUAL if knows and num_samples <= MAX_SCORES else 0
+
+
 def _sample(args: argparse.Namespace) -> None:
     chosen = settings.from_flags(args)
     _programs(args.programs)  # before the work, not after it
@@ -255,13 +283,9 @@ def _sample(args: argparse.Namespace) -> None:
     devices.join_processes(args.distributed)
     named = args.checkpoint or weights.DEFAULT
     loaded = checkpoint.load(named, args.step)
-    critic = critic_lib.load(args.critic or critic_lib.PATH) if args.best_of else None
+    sweeps = _sweeps(args, num_samples, loaded.config.data.steps_per_quarter, folder)
+    critic = critic_lib.load(args.critic or critic_lib.PATH) if args.best_of or sweeps else None
     request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
-    if args.best_of and loaded.config.data.steps_per_quarter != 4:
-        raise errors.InputError(
-            f"--best_of={args.best_of}: the critic knows sixteenths, and this model writes on a grid of "
-            f"{loaded.config.data.steps_per_quarter} steps a quarter; leave it out"
-        )
     if args.best_of and request.vary is not None:
         raise errors.InputError(f"--best_of={args.best_of}: here every sample starts from other notes; leave it out")
     for remark in request.given.remarks:
@@ -276,7 +300,7 @@ def _sample(args: argparse.Namespace) -> None:
         "alternatives": bool(args.alternatives),
     }
     if critic is not None:
-        described |= {"best_of": candidates, "critic_sha256": critic.sha256}
+        described |= {"best_of": candidates, "polish": sweeps, "critic_sha256": critic.sha256}
     manifest = offline.begin(
         folder,
         request,
@@ -298,23 +322,33 @@ def _sample(args: argparse.Namespace) -> None:
         micro_batch=manifest["micro_batch"],
     )
     rows = plan.micro_batch * plan.num_devices
-    calls = generate.num_calls(plan)
+    calls, redraws = generate.num_calls(plan) * candidates, polish.num_calls(steps, sweeps)
     one_batch = num_samples * candidates <= rows
+    then = f", then {redraws} of passages that the critic chooses among (--polish)" if sweeps else ""
     print(
-        f"{num_samples} x {steps} steps, {calls * candidates} model calls each, from step {loaded.step} of {named}",
-        flush=True,
+        f"{num_samples} x {steps} steps, {calls} model calls each{then}, from step {loaded.step} of {named}", flush=True
     )
+    first = calls / (calls + redraws * min(polish.WINDOW_STEPS / steps, 1))  # its share of the work
     bar = tqdm.tqdm(total=100, unit="%", desc="sampling", disable=not one_batch or not sys.stderr.isatty())
     trace: list[Int16[np.ndarray, "r n t 4"]] = []
     quoting: list[int] = []
 
     def report(share: float) -> None:
-        bar.update(100 * share)
+        bar.update(100 * share * first)
 
     def draw(ids: Int64[np.ndarray, " n"]) -> Int16[np.ndarray, "n t 4"]:
+        pitches = draw_first(ids)
+        if critic is None or not sweeps:
+            return pitches
+        share_out = lambda share: bar.update(100 * share * (1 - first))  # noqa: E731
+        polished = polish.polish(polish.judge_with(critic), plan, pitches, ids, sweeps, report=share_out)
+        trace[:] = [np.concatenate([stages, polished[None]]) for stages in trace]
+        return polished
+
+    def draw_first(ids: Int64[np.ndarray, " n"]) -> Int16[np.ndarray, "n t 4"]:
         if args.alternatives:
             return generate.distinct(plan, ids, report=report).pitches
-        if critic is not None:
+        if critic is not None and args.best_of:
             every = lambda chains: generate.samples(plan, chains, report=report).pitches  # noqa: E731
             chosen_ones = selection.best_of(critic, every, ids, candidates)
             quoting.append(int(chosen_ones.quotes.sum()))

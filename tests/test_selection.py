@@ -99,7 +99,14 @@ def test_command_chooses_the_same_in_any_chunks(
     checkpoint.save(manager, begun, tiny_variables, tiny_config, "data", 2.0)
     manager.close()
     critic.save(tmp_path / "critic.npz", judge)
-    words = [f"--checkpoint={tmp_path}/run", "--steps=16", "--num_steps=2", "--formats=npz", "--micro_batch=2"]
+    words = [
+        f"--checkpoint={tmp_path}/run",
+        "--steps=16",
+        "--num_steps=2",
+        "--formats=npz",
+        "--micro_batch=2",
+        "--polish=0",
+    ]
     chosen = [*words, "--best_of=3", f"--critic={tmp_path}/critic.npz", "--num_samples=5"]
     found = {}
     for name, more in (("whole", []), ("chunks", ["--chunk_size=2"]), ("batch", ["--micro_batch=3"])):
@@ -129,7 +136,8 @@ def test_command_chooses_the_same_in_any_chunks(
     [
         (["--best_of=0"], "--best_of=0: use 1 to 1024"),
         (["--best_of=2", "--alternatives=2"], "leave out --alternatives and --trace"),
-        (["--critic=a.npz"], "--critic=a.npz chooses with --best_of"),
+        (["--critic=a.npz", "--polish=0"], "--critic=a.npz chooses with --best_of or --polish"),
+        (["--polish=-1"], "--polish=-1: use 0 to 100"),
         (["--best_of=2", "--critic=none.npz"], "none.npz does not exist"),
     ],
 )

@@ -328,7 +328,7 @@ def test_a_run_at_a_url_is_that_of_a_folder_and_serves_all_commands(tiny_config,
 
     words = [f"--checkpoint={url}", "--num_samples=3", "--bars=1", "--num_steps=2", "--chunk_size=2", "--seed=1"]
     for overwrite in ([], [], ["--overwrite"]):
-        sample.main([*words, "--formats=midi,png", f"--out={store}/out", *overwrite])
+        sample.main([*words, "--polish=0", "--formats=midi,png", f"--out={store}/out", *overwrite])
         output = capsys.readouterr().out
         assert f"wrote 6 files to {store}/out" in output and f"{store}/out/chorale_0002.png" in output
     names = [path.name for path in (store / "out").iterdir()]
@@ -632,7 +632,7 @@ def test_two_processes_share_a_url(toy_path, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "coconet_jax.sample", *words, f"--out={url}/samples"]
+    command = [sys.executable, "-m", "coconet_jax.sample", *words, "--polish=0", f"--out={url}/samples"]
     pair = [
         subprocess.Popen(
             [*command, f"--distributed={address},2,{number}"],

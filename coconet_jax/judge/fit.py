@@ -17,12 +17,15 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Int32, Integer, Ke
 import numpy as np
 import optax
 
-from coconet_jax import errors, loop, pianoroll
+from coconet_jax import devices, errors, loop, pianoroll
 from coconet_jax import state as state_lib
 from coconet_jax.judge import network
 from coconet_jax.pianoroll import AnyArray
 
-_STEPS_AT_ONCE = 64 * 64  # of a forward pass over many windows, all together
+# Of a forward pass over many windows, all together: more than fit a core's cache slow it down, and few windows are
+# filled up to as many.
+_STEPS_AT_ONCE_ON_CPU = 8 * 64
+_STEPS_AT_ONCE = 64 * 64
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -293,7 +296,8 @@ def predict(
     """What every member of an ensemble says of windows, in passes of equal shape: a window's numbers do not depend on
     the others that are judged with it."""
     valid = np.ones(pitches.shape[:2], bool) if valid is None else valid
-    parts, rows = [], max(_STEPS_AT_ONCE // pitches.shape[1], 1)
+    at_once = _STEPS_AT_ONCE_ON_CPU if devices.on_cpu() else _STEPS_AT_ONCE
+    parts, rows = [], max(at_once // pitches.shape[1], 1)
     for first in range(0, len(pitches), rows):
         notes, inside = pitches[first : first + rows].astype(np.int8), valid[first : first + rows]
         count = len(notes)

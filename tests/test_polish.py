@@ -1,0 +1,148 @@
+"""Redraws guided by a critic: what is preferred stays, what is given never moves, chains do not see each other."""
+
+import numpy as np
+import pytest
+
+from coconet_jax import (
+    checkpoint,
+    config,
+    generate,
+    pianoroll,
+    polish,
+    sample,
+    samples,
+    score,
+    state,
+    steering,
+    tasks,
+    weights,
+)
+from coconet_jax.judge import critic
+
+SMALL = polish.Passages(steps=4, candidates=3, calls=2)
+
+
+def prefers_high_sopranos(pitches):
+    return pitches[:, :, 0].mean(axis=1).astype(float), np.zeros(len(pitches), bool)
+
+
+@pytest.fixture(scope="module")
+def make_plan(tiny_config, tiny_variables):
+    def make(request, **fields):
+        settings = config.Sample(num_steps=2)
+        return generate.Plan(tiny_variables, tiny_config.model, request, settings, micro_batch=2, **fields)
+
+    return make
+
+
+def test_every_sweep_raises_what_the_judge_prefers_and_only_that_is_kept(make_plan):
+    plan = make_plan(tasks.compose(16), seed=3)
+    ids = np.arange(3)
+    raw = generate.samples(plan, ids).pitches
+    shares: list[float] = []
+    once = polish.polish(prefers_high_sopranos, plan, raw, ids, 1, passages=SMALL, report=shares.append)
+    twice = polish.polish(prefers_high_sopranos, plan, raw, ids, 2, passages=SMALL)
+    scores = [prefers_high_sopranos(pitches)[0] for pitches in (raw, once, twice)]
+    assert (scores[1] > scores[0] + 1).all() and (scores[2] > scores[1]).all()
+    assert len(shares) == polish.num_redraws(16, 1, SMALL) == 4 and sum(shares) == pytest.approx(1)
+    assert polish.num_calls(16, 2, SMALL) == (4 + 5) * 6
+    never = lambda pitches: (1.0 * (np.arange(len(pitches)) % 4 == 0), np.zeros(len(pitches), bool))  # noqa: E731
+    np.testing.assert_array_equal(polish.polish(never, plan, raw, ids, 1, passages=SMALL), raw)
+
+
+def test_what_is_barred_is_not_taken(make_plan):
+    plan = make_plan(tasks.compose(8))
+    raw = generate.samples(plan, np.arange(2)).pitches
+    barred = lambda pitches: (pitches[:, :, 0].mean(axis=1), np.arange(len(pitches)) % 4 != 0)  # noqa: E731
+    np.testing.assert_array_equal(polish.polish(barred, plan, raw, np.arange(2), 1, passages=SMALL), raw)
+
+
+def test_given_notes_and_rests_stay(make_plan):
+    melody = np.repeat([67, 72, -1, 74, 71, 72], [4, 4, 2, 4, 2, 8])[:, None].astype(np.int16)
+    request = tasks.harmonize(score.from_pitches(melody), rests="together")
+    plan, ids = make_plan(request), np.arange(2)
+    raw = generate.samples(plan, ids).pitches
+    low = lambda pitches: (-pitches[:, :, 1:].mean(axis=(1, 2)), np.zeros(len(pitches), bool))  # noqa: E731
+    made = polish.polish(low, plan, raw, ids, 2, passages=SMALL)
+    np.testing.assert_array_equal(made[:, ~request.free], raw[:, ~request.free])
+    assert (made[:, request.free] != raw[:, request.free]).mean() > 0.3
+    assert (made[:, request.free] >= pianoroll.MIN_PITCH).all()
+
+
+def test_a_chain_depends_on_its_number_and_notes_alone(make_plan):
+    request = tasks.compose(80)  # longer than a window
+    plan, ids = make_plan(request, seed=8), np.array([4, 1, 7])
+    raw = generate.samples(plan, ids).pitches
+    made = polish.polish(prefers_high_sopranos, plan, raw, ids, 1, passages=SMALL)
+    assert (made != raw).reshape(3, 10, -1).any(axis=2).mean() > 0.8  # everywhere
+    alone = polish.polish(prefers_high_sopranos, plan, raw[1:2], ids[1:2], 1, passages=SMALL)
+    np.testing.assert_array_equal(alone[0], made[1])
+    others = polish.polish(prefers_high_sopranos, plan._replace(seed=9), raw, ids, 1, passages=SMALL)
+    assert (others != made).any()
+
+
+def test_wishes_are_heeded_where_passages_lie(make_plan):
+    steps = 72
+    wish = steering.neutral(steps)
+    wish.bias[40:, pianoroll.NUM_PITCHES // 2 :] = -50.0  # no high notes in the second part
+    plan = make_plan(tasks.compose(steps), prior=wish)
+    raw = np.full((1, steps, 4), 50, np.int16)
+    anything_new = lambda pitches: ((pitches != 50).mean(axis=(1, 2)), np.zeros(len(pitches), bool))  # noqa: E731
+    made = polish.polish(anything_new, plan, raw, np.arange(1), 1, passages=SMALL)
+    middle = pianoroll.MIN_PITCH + pianoroll.NUM_PITCHES // 2
+    assert made[:, 40:].max() < middle <= made[:, :40].max()
+
+
+def test_by_default_the_packaged_critic_chooses(tiny_config, tiny_variables):
+    loaded = weights.Loaded(tiny_variables, tiny_config, 1, "0" * 64, {})
+    settings = config.Sample(num_steps=2)
+    raw, made = (polish.complete(loaded, tasks.compose(16), 2, settings, sweeps=sweeps) for sweeps in (0, 1))
+    judge = polish.judge_with(critic.load())
+    assert (judge(made.pitches)[0] > judge(raw.pitches)[0]).all()
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config, tiny_variables, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    manager = checkpoint.open_run(folder)
+    checkpoint.save(manager, state.begin(tiny_variables, tiny_config.train), tiny_variables, tiny_config, "data", 2.0)
+    manager.close()
+    return folder
+
+
+def test_the_command_polishes_unless_told_otherwise(run, tmp_path, capsys):
+    words = [f"--checkpoint={run}", "--steps=16", "--num_steps=2", "--formats=npz", "--seed=3"]
+    for name, more in (
+        ("raw", ["--polish=0", "--num_samples=3"]),
+        ("whole", ["--num_samples=3"]),
+        ("chunks", ["--num_samples=3", "--chunk_size=2", "--micro_batch=1"]),
+        ("grown", ["--num_samples=2"]),
+        ("grown", ["--num_samples=3"]),
+    ):
+        sample.main([*words, *more, f"--out={tmp_path}/{name}"])
+        told = "then 64 of passages" in capsys.readouterr().out
+        assert told == (name != "raw")
+    raw, whole, chunks, grown = (
+        samples.load_samples(tmp_path / name).pitches for name in ("raw", "whole", "chunks", "grown")
+    )
+    np.testing.assert_array_equal(whole, chunks)
+    np.testing.assert_array_equal(whole, grown)
+    prefers = polish.judge_with(critic.load())
+    assert (prefers(whole)[0] > prefers(raw)[0]).all()
+    manifest = samples.read_manifest(tmp_path / "whole")
+    assert manifest and manifest["settings"]["polish"] == polish.USUAL
+
+
+def test_a_run_goes_on_as_it_was_begun_and_large_ones_are_left_as_they_are(run, tmp_path, capsys):
+    words = [f"--checkpoint={run}", "--steps=8", "--num_steps=1", "--formats=npz", f"--out={tmp_path}/out"]
+    sample.main([*words, "--num_samples=1", "--polish=2"])
+    sample.main([*words, "--num_samples=2"])
+    assert "then 96 of passages" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        sample.main([*words, "--num_samples=2", "--polish=0"])
+    assert "polish (there 2, here none)" in capsys.readouterr().err
+    sample.main([*words[:-1], f"--out={tmp_path}/many", f"--num_samples={sample.MAX_SCORES + 1}"])
+    assert "passages" not in capsys.readouterr().out
+    sample.main([*words[:-1], f"--out={tmp_path}/stages", "--num_samples=1", "--trace=2", "--polish=2"])
+    with np.load(tmp_path / "stages" / "trace.npz") as file:
+        np.testing.assert_array_equal(file["pitches"][-1], samples.load_samples(tmp_path / "stages").pitches)
