@@ -6,7 +6,7 @@ The first `--steps` of every piece that is long enough are harmonised once, all 
 parallels per 100 beats with 95 % Poisson intervals; means over pieces with standard errors of the share of triads, of
 the alto, tenor and bass notes that are Bach's, and of F1 between the beats where the harmony changes and those where
 Bach's does (the same pitch classes as on the beat before, or not). "Voices of another piece" puts each soprano over the
-lower voices of the next: what agreement comes from the style alone.
+lower voices of the next: what agreement comes from the style alone. With --polish=1 each set is shown polished too.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from typing import Any
 from jaxtyping import Bool, Float, Integer
 import numpy as np
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, score, tasks
-from coconet_jax.judge import rates, theory
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, tasks
+from coconet_jax.judge import critic, rates, theory
 
 Pitches = Integer[np.ndarray, "n t 4"]
 
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=0, help="at most so many pieces (default: all)")
     parser.add_argument("--calls", default="96,192,384", help="numbers of model calls (default: 96,192,384)")
     parser.add_argument("--temperature", type=float, default=config.Sample().temperature, help="of the draws")
+    parser.add_argument("--polish", type=int, default=0, help="sweeps of redraws under the critic's eye (default: 0)")
     parser.add_argument("--out", default="", help="npz for the pitches, by number of calls")
     args = parser.parse_args()
     checkpoint.quiet()
@@ -109,6 +110,15 @@ def main() -> None:
             rows.append(describe("annealed Gibbs", made, originals, grid, generate.num_calls(plan), seconds))
             print(rows[-1], flush=True)
             kept[f"calls{calls}"] = made
+            if args.polish:
+                begun = time.perf_counter()
+                judge = polish.judge_with(critic.load())
+                made = polish.polish(judge, plan, made, np.arange(len(made)), args.polish)
+                seconds = round(time.perf_counter() - begun, 1)
+                more = f"{generate.num_calls(plan)} + {polish.num_calls(args.steps, args.polish)}"
+                rows.append(describe("the same, polished", made, originals, grid, more, seconds))
+                print(rows[-1], flush=True)
+                kept[f"polished{calls}"] = made
     if args.out:
         files.replace_npz(args.out, **kept)
     titles = (*COLUMNS, CHANGES)

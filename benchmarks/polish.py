@@ -1,0 +1,127 @@
+"""What redraws under the critic's eye do to a set of samples, sweep by sweep, beside Bach and the best of N.
+
+  python benchmarks/polish.py --checkpoint=small --data=chorales.npz --num_samples=64 --calls=256 --sweeps=1,2
+
+Samples of annealed Gibbs from nothing, and the same after so many sweeps, by --passages (steps x candidates x calls;
+several with commas between). The critic chose them, so that its opinion says nothing of them; KID and coverage are on
+theory measures, which it knows in part; it knows neither the NLL under the model (random contexts) nor the composer
+classifier. Sets are kept in --out and not drawn again. Errors: jackknife (KID, coverage), Poisson intervals
+(parallels), standard errors of means.
+"""
+
+import argparse
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+import samplers
+
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, tasks, weights
+from coconet_jax.judge import composers, copies, critic, distances, ranking, rates, sets, theory
+
+STEPS = critic.STEPS
+SHARES = ("triads", "triads_or_sevenths", "repeated_chords")
+COUNTS = ("dissonances_by_leap", "suspensions", "dominants", "stops")
+
+
+def describe(name: str, calls: str, seconds: str, pitches: np.ndarray, known: dict[str, Any]) -> dict[str, str]:
+    """A row of the table."""
+    found = distances.between(known["real"], sets.from_samples(pitches), known["features"], known["number"])
+    row = {"Set": name, "Model calls": calls, "Seconds": seconds, "n": str(len(pitches))}
+    row["Critic"] = "{:.2f} ± {:.2f}".format(*rates.average(critic.judge(known["critic"], pitches).logit))
+    row["KID"] = "{:.2f} ± {:.2f}".format(*found["kid"])
+    row["Coverage"] = "{:.2f} ± {:.2f}".format(*found["coverage"])
+    for title, count in (("fifths", theory.count_parallel_fifths), ("octaves", theory.count_parallel_octaves)):
+        rate = rates.rate_per_100_beats(count(pitches))
+        row[f"Parallel {title}"] = f"{rate.rate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+    measured = theory.measure_pieces(pitches)
+    for key in SHARES:
+        row[key] = "{:.1f} ± {:.1f} %".format(*(100 * part for part in rates.average(measured[key])))
+    for key in COUNTS:
+        row[key] = "{:.1f} ± {:.1f}".format(*rates.average(measured[key]))
+    row["NLL"] = "{:.3f} ± {:.3f}".format(*samplers.nll(known["model"], pitches))
+    row["log p(Bach)"] = "{:.2f} ± {:.2f}".format(
+        *rates.average(composers.log_probs(known["classifier"], pitches)[:, 0].astype(float))
+    )
+    copied = copies.longest_run(pitches, known["training"]) >= ranking.COPIED_STEPS
+    row["Copied"] = f"{100 * copied.mean():.1f} %"
+    return row
+
+
+def passages_of(text: str) -> polish.Passages:
+    """Passages from a text such as 8x4x8."""
+    steps, candidates, calls = (int(word) for word in text.split("x"))
+    return polish.Passages(steps, candidates, calls)
+
+
+def kept(path: pathlib.Path, draw: Any) -> tuple[np.ndarray, float]:
+    """Pitches and seconds of the file, or those that are drawn and kept there."""
+    if not path.exists():
+        begun = time.perf_counter()
+        files.replace_npz(path, pitches=draw(), seconds=np.float64(time.perf_counter() - begun))
+    with np.load(path) as file:
+        return file["pitches"], float(file["seconds"])
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
+    parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
+    parser.add_argument("--split", default="valid", help="real music to compare with (default: valid)")
+    parser.add_argument("--num_samples", type=int, default=64, help="of each set (default: 64)")
+    parser.add_argument("--calls", default="256", help="model calls before polishing, with commas (default: 256)")
+    parser.add_argument("--sweeps", default="1,2", help="numbers of sweeps (default: 1,2)")
+    parser.add_argument("--passages", default="8x4x8", help="steps x candidates x calls (default: 8x4x8)")
+    parser.add_argument("--temperature", type=float, default=config.Sample().temperature, help="of all draws")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="runs/polish", help="folder of the sets (default: runs/polish)")
+    args = parser.parse_args()
+    checkpoint.quiet()
+    devices.use_compile_cache()
+    devices.split_cpu(devices.num_cores())
+    with errors.exit_on_input_error():
+        loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
+        real = sets.cut_windows(piece_set.splits[args.split], STEPS, 16)
+        training = sets.cut_windows(piece_set.splits["train"], STEPS)
+        known = {
+            "real": real,
+            "features": distances.fit_theory(training.pitches),
+            "number": min(args.num_samples, len(real.pitches) // 2),
+            "critic": critic.load(),
+            "classifier": composers.load(),
+            "model": loaded,
+            "training": piece_set.splits["train"],
+        }
+        half, other = sets.halve(np.random.default_rng(0), real)
+        row = describe(f"Bach, {args.split}, half against half", "-", "-", other.pitches, known | {"real": half})
+        print("| " + " | ".join(row) + " |\n|" + " --- |" * len(row))
+        print("| " + " | ".join(row.values()) + " |", flush=True)
+        folder, ids = pathlib.Path(str(files.make_folder(args.out))), np.arange(args.num_samples)
+        judge = polish.judge_with(known["critic"])
+        for calls in (int(word) for word in args.calls.split(",")):
+            chosen = config.Sample(num_steps=calls - 1, temperature=args.temperature)
+            plan = generate.plan(loaded, tasks.compose(STEPS), len(ids), chosen, seed=args.seed)
+            stem = f"{loaded.sha256[:8]}_{args.seed}_{len(ids)}_{calls}_{args.temperature}"
+            raw, seconds = kept(folder / f"{stem}.npz", lambda plan=plan: generate.samples(plan, ids).pitches)
+            row = describe("annealed Gibbs", str(calls), f"{seconds:.0f}", raw, known)
+            print("| " + " | ".join(row.values()) + " |", flush=True)
+            for text in args.passages.split(","):
+                for sweeps in (int(word) for word in args.sweeps.split(",")):
+                    passages = passages_of(text)
+                    made, more = kept(
+                        folder / f"{stem}_{text}_{sweeps}.npz",
+                        lambda plan=plan, raw=raw, sweeps=sweeps, passages=passages: polish.polish(
+                            judge, plan, raw, ids, sweeps, passages=passages
+                        ),
+                    )
+                    name = f"polished, {sweeps} x {text}"
+                    all_calls = f"{calls} + {polish.num_calls(STEPS, sweeps, passages)}"
+                    row = describe(name, all_calls, f"{seconds + more:.0f}", made, known)
+                    print("| " + " | ".join(row.values()) + " |", flush=True)
+        print(f"\nstep {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]})")
+
+
+if __name__ == "__main__":
+    main()
