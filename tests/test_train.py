@@ -327,8 +327,9 @@ def test_a_run_at_a_url_is_that_of_a_folder_and_serves_all_commands(tiny_config,
     capsys.readouterr()
 
     words = [f"--checkpoint={url}", "--num_samples=3", "--bars=1", "--num_steps=2", "--chunk_size=2", "--seed=1"]
+    words.append("--polish=0")
     for overwrite in ([], [], ["--overwrite"]):
-        sample.main([*words, "--polish=0", "--formats=midi,png", f"--out={store}/out", *overwrite])
+        sample.main([*words, "--formats=midi,png", f"--out={store}/out", *overwrite])
         output = capsys.readouterr().out
         assert f"wrote 6 files to {store}/out" in output and f"{store}/out/chorale_0002.png" in output
     names = [path.name for path in (store / "out").iterdir()]
