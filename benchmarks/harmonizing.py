@@ -100,6 +100,7 @@ def main() -> None:
             describe("voices of another piece", wrong, originals, grid),
         ]
         kept = {"bach": originals}
+        judge = polish.judge_with(critic.load())
         for calls in (int(word) for word in args.calls.split(",")):
             chosen = dataclasses.replace(config.Sample(), num_steps=calls - 1, temperature=args.temperature)
             plan = generate.plan(loaded, harmonize_each(originals), len(originals), chosen)
@@ -112,10 +113,9 @@ def main() -> None:
             kept[f"calls{calls}"] = made
             if args.polish:
                 begun = time.perf_counter()
-                judge = polish.judge_with(critic.load())
                 made = polish.polish(judge, plan, made, np.arange(len(made)), args.polish)
                 seconds = round(time.perf_counter() - begun, 1)
-                more = f"{generate.num_calls(plan)} + {polish.num_calls(args.steps, args.polish)}"
+                more = f"{generate.num_calls(plan)} + {polish.num_calls(plan.request.free, args.polish)}"
                 rows.append(describe("the same, polished", made, originals, grid, more, seconds))
                 print(rows[-1], flush=True)
                 kept[f"polished{calls}"] = made

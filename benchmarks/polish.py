@@ -1,4 +1,4 @@
-"""What redraws under the critic's eye do to a set of samples, sweep by sweep, beside Bach and the best of N.
+"""What redraws under the critic's eye do to a set of samples, sweep by sweep, beside Bach.
 
   python benchmarks/polish.py --checkpoint=small --data=chorales.npz --num_samples=64 --calls=256 --sweeps=1,2
 
@@ -117,7 +117,7 @@ def main() -> None:
                         ),
                     )
                     name = f"polished, {sweeps} x {text}"
-                    all_calls = f"{calls} + {polish.num_calls(STEPS, sweeps, passages)}"
+                    all_calls = f"{calls} + {polish.num_calls(plan.request.free, sweeps, passages)}"
                     row = describe(name, all_calls, f"{seconds + more:.0f}", made, known)
                     print("| " + " | ".join(row.values()) + " |", flush=True)
         print(f"\nstep {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]})")

@@ -5,6 +5,9 @@ parallels above all, and a critic hears them. Whole pieces of which none is clea
 passages of two beats one of a few candidates mostly is. So each passage in turn is drawn again some times, given all
 around it, and of these and of what stood there the one stays with which the critic holds the music most surely real.
 The critic's opinion is an input here and no verdict any more: measure polished sets by what it does not know.
+
+Between passages scores go to the host, where the critic's theory measures are counted, so that large runs are not
+polished unless they ask for it.
 """
 
 from collections.abc import Callable
@@ -52,14 +55,14 @@ def judge_with(critic: critic_lib.Critic) -> Judge:
     return judge
 
 
-def num_redraws(steps: int, sweeps: int, passages: Passages = PASSAGES) -> int:
-    """Passages that so many sweeps over a piece redraw."""
-    return sum(len(_starts(steps, sweep, passages)) for sweep in range(sweeps))
+def num_redraws(free: Bool[np.ndarray, "t 4"], sweeps: int, passages: Passages = PASSAGES) -> int:
+    """Passages that so many sweeps over a piece redraw: those in which something is free."""
+    return sum(len(_starts(free, sweep, passages)) for sweep in range(sweeps))
 
 
-def num_calls(steps: int, sweeps: int, passages: Passages = PASSAGES) -> int:
+def num_calls(free: Bool[np.ndarray, "t 4"], sweeps: int, passages: Passages = PASSAGES) -> int:
     """Model calls, of a window each, that a piece takes."""
-    return num_redraws(steps, sweeps, passages) * passages.candidates * passages.calls
+    return num_redraws(free, sweeps, passages) * passages.candidates * passages.calls
 
 
 def polish(
@@ -87,18 +90,17 @@ def polish(
     """
     free = np.array(tasks.start(plan.request, plan.seed, ids).free)
     pitches, steps = pitches.copy(), pitches.shape[1]
-    at = np.arange(steps)
+    anyone, at = np.asarray(plan.request.free), np.arange(steps)
     for sweep in range(sweeps):
-        for start in _starts(steps, sweep, passages):
+        for start in _starts(anyone, sweep, passages):
             open_ = free & ((at >= start) & (at < start + passages.steps))[:, None]
-            if open_.any():
-                begin = min(max(start + (passages.steps - WINDOW_STEPS) // 2, 0), max(steps - WINDOW_STEPS, 0))
-                window = slice(begin, begin + WINDOW_STEPS)
-                seed = np.random.SeedSequence([plan.seed, sweep, start + passages.steps]).generate_state(1)[0] >> 1
-                pitches[:, window] = _redraw(
-                    judge, _cut(plan, window, int(seed)), pitches[:, window], open_[:, window], ids, passages
-                )
-            report(1 / num_redraws(steps, sweeps, passages))
+            begin = min(max(start + (passages.steps - WINDOW_STEPS) // 2, 0), max(steps - WINDOW_STEPS, 0))
+            window = slice(begin, begin + WINDOW_STEPS)
+            seed = np.random.SeedSequence([plan.seed, sweep, start + passages.steps]).generate_state(1)[0] >> 1
+            pitches[:, window] = _redraw(
+                judge, _cut(plan, window, int(seed)), pitches[:, window], open_[:, window], ids, passages
+            )
+            report(1 / num_redraws(anyone, sweeps, passages))
     return pitches
 
 
@@ -118,8 +120,10 @@ def complete(
     return offline.to_samples(request, pitches, ids, seed)
 
 
-def _starts(steps: int, sweep: int, passages: Passages) -> range:
-    return range(-(passages.steps // 2) if sweep % 2 else 0, steps, passages.steps)
+def _starts(free: Bool[np.ndarray, "t 4"], sweep: int, passages: Passages) -> list[int]:
+    """First steps of the passages of a sweep in which something is free; before 0 for one that begins outside."""
+    starts = range(-(passages.steps // 2) if sweep % 2 else 0, len(free), passages.steps)
+    return [start for start in starts if free[max(start, 0) : start + passages.steps].any()]
 
 
 def _cut(plan: generate.Plan, window: slice, seed: int) -> generate.Plan:
@@ -137,14 +141,16 @@ def _redraw(
     passages: Passages,
 ) -> Int16[np.ndarray, "n t 4"]:
     """One passage of every chain: the best of its candidates and of what stood there."""
-    rows_by_id = {int(number): row for row, number in enumerate(ids)}
+    order = np.argsort(ids)
     blank = np.where(free, pianoroll.REST, pitches).astype(np.int8)
 
     def vary(seed: int, chains: np.ndarray) -> tasks.Given:
-        rows = np.array([rows_by_id[int(chain) // passages.candidates] for chain in chains])
+        rows = order[np.searchsorted(ids[order], chains // passages.candidates)]
         return tasks.Given(blank[rows], np.zeros(blank[rows].shape, bool), free[rows])
 
     anyone = np.asarray(free.any(axis=0))
+    if not anyone.any():  # other chains, of other batches, are free here
+        return pitches
     piece = score.from_pitches(np.full(anyone.shape, pianoroll.REST, np.int16))
     chains = selection.candidate_chains(ids, passages.candidates)
     settings = config_lib.Sample(

@@ -219,8 +219,6 @@ def _check_numbers(args: argparse.Namespace) -> None:
         )
     if args.best_of and (args.alternatives or args.trace):
         raise errors.InputError(f"--best_of={args.best_of} chooses one of many; leave out --alternatives and --trace")
-    if args.critic and args.polish == 0 and not args.best_of:
-        raise errors.InputError(f"--critic={args.critic} chooses with --best_of or --polish; give one, or leave it out")
     if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
         raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
 
@@ -284,6 +282,8 @@ def _sample(args: argparse.Namespace) -> None:
     named = args.checkpoint or weights.DEFAULT
     loaded = checkpoint.load(named, args.step)
     sweeps = _sweeps(args, num_samples, loaded.config.data.steps_per_quarter, folder)
+    if args.critic and not (args.best_of or sweeps):
+        raise errors.InputError(f"--critic={args.critic} chooses with --best_of or --polish; give one, or leave it out")
     critic = critic_lib.load(args.critic or critic_lib.PATH) if args.best_of or sweeps else None
     request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
     if args.best_of and request.vary is not None:
@@ -300,7 +300,9 @@ def _sample(args: argparse.Namespace) -> None:
         "alternatives": bool(args.alternatives),
     }
     if critic is not None:
-        described |= {"best_of": candidates, "polish": sweeps, "critic_sha256": critic.sha256}
+        described["critic_sha256"] = critic.sha256
+        described |= {"best_of": candidates} if args.best_of else {}
+        described |= {"polish": sweeps} if sweeps else {}
     manifest = offline.begin(
         folder,
         request,
@@ -322,7 +324,7 @@ def _sample(args: argparse.Namespace) -> None:
         micro_batch=manifest["micro_batch"],
     )
     rows = plan.micro_batch * plan.num_devices
-    calls, redraws = generate.num_calls(plan) * candidates, polish.num_calls(steps, sweeps)
+    calls, redraws = generate.num_calls(plan) * candidates, polish.num_calls(request.free, sweeps)
     one_batch = num_samples * candidates <= rows
     then = f", then {redraws} of passages that the critic chooses among (--polish)" if sweeps else ""
     print(

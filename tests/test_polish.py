@@ -44,8 +44,8 @@ def test_every_sweep_raises_what_the_judge_prefers_and_only_that_is_kept(make_pl
     twice = polish.polish(prefers_high_sopranos, plan, raw, ids, 2, passages=SMALL)
     scores = [prefers_high_sopranos(pitches)[0] for pitches in (raw, once, twice)]
     assert (scores[1] > scores[0] + 1).all() and (scores[2] > scores[1]).all()
-    assert len(shares) == polish.num_redraws(16, 1, SMALL) == 4 and sum(shares) == pytest.approx(1)
-    assert polish.num_calls(16, 2, SMALL) == (4 + 5) * 6
+    assert len(shares) == polish.num_redraws(plan.request.free, 1, SMALL) == 4 and sum(shares) == pytest.approx(1)
+    assert polish.num_calls(plan.request.free, 2, SMALL) == (4 + 5) * 6
     never = lambda pitches: (1.0 * (np.arange(len(pitches)) % 4 == 0), np.zeros(len(pitches), bool))  # noqa: E731
     np.testing.assert_array_equal(polish.polish(never, plan, raw, ids, 1, passages=SMALL), raw)
 
@@ -65,6 +65,8 @@ def test_given_notes_and_rests_stay(make_plan):
     low = lambda pitches: (-pitches[:, :, 1:].mean(axis=(1, 2)), np.zeros(len(pitches), bool))  # noqa: E731
     made = polish.polish(low, plan, raw, ids, 2, passages=SMALL)
     np.testing.assert_array_equal(made[:, ~request.free], raw[:, ~request.free])
+    some = tasks.inpaint(score.from_pitches(made[0]), 8, 12)
+    assert polish.num_redraws(some.free, 2, SMALL) == 1 + 2  # passages at 8, and at 6 and 10
     assert (made[:, request.free] != raw[:, request.free]).mean() > 0.3
     assert (made[:, request.free] >= pianoroll.MIN_PITCH).all()
 

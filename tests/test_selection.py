@@ -137,12 +137,13 @@ def test_command_chooses_the_same_in_any_chunks(
         (["--best_of=0"], "--best_of=0: use 1 to 1024"),
         (["--best_of=2", "--alternatives=2"], "leave out --alternatives and --trace"),
         (["--critic=a.npz", "--polish=0"], "--critic=a.npz chooses with --best_of or --polish"),
+        (["--critic=a.npz", "--num_samples=65"], "--critic=a.npz chooses with --best_of or --polish"),
         (["--polish=-1"], "--polish=-1: use 0 to 100"),
         (["--best_of=2", "--critic=none.npz"], "none.npz does not exist"),
     ],
 )
 def test_mistakes_are_one_line(words, complaint, tiny_config, tiny_variables, tmp_path, capsys) -> None:
-    if "none.npz" in complaint:
+    if "npz" in complaint:
         manager = checkpoint.open_run(tmp_path)
         begun = state.create(jax.random.key(0), tiny_config, tiny_variables)
         checkpoint.save(manager, begun, tiny_variables, tiny_config, "data", 2.0)

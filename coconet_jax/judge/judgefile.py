@@ -104,7 +104,7 @@ def read(path: storage.Named, kind: str) -> Stored:
     try:
         data = storage.place(path).read_bytes()
     except FileNotFoundError:
-        raise errors.InputError(f"{path} does not exist; give a {kind} written by coconet_jax.judge") from None
+        raise errors.InputError(f"{path} does not exist; give a {kind} file") from None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
