@@ -23,6 +23,14 @@ INSTALL = "mkdir -p coconet && tar xzf source.tar.gz -C coconet && bash coconet/
 TRAIN = ".venv/bin/python -m coconet_jax.train"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def interrupts_reach_scripts():
+    """Tests that run in the background inherit an ignored SIGINT and pass it on, and bash cannot trap such a one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def bash(script: str, *words: str, folder: str | pathlib.Path = conftest.REPOSITORY, **environment: str):
     """A script of launch/ in a folder that holds launch/, its settings those given here alone."""
     settings = ("ZONE", "TYPE", "NAME", "PROJECT", "VERSION", "SPOT", "QUEUED", "CONFIG", "WORKDIR", "OUT", "FETCHED")
