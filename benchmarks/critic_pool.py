@@ -93,7 +93,7 @@ def main() -> None:
             for path in sorted(pathlib.Path(rows).glob(f"*_{STEPS}_*.npz")):
                 with np.load(path) as file:
                     made = file["pitches"]
-                calls, sampler = path.stem.split("_", 4)[3:]
+                calls, sampler = path.stem.split("_", 3)[2:]
                 source = f"{name} {sampler.replace('_', ' ')} {calls}"
                 row = negatives.generated(made, source, name)
                 negatives.write_pool(folder / f"{name}_{path.stem}.npz", row)

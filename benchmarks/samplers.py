@@ -8,12 +8,13 @@ of a kind of sampler.
 
 import argparse
 import dataclasses
+import pathlib
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 import numpy as np
 
 from coconet_jax import (
@@ -144,8 +145,8 @@ NAMES = (
 CONTEXTS = 8  # random orderless contexts for each sample's NLL
 
 
-def nll(loaded: weights.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> rates.Measure:
-    """Nats per variable of samples under the model that drew them, by orderless contexts, as in training."""
+def nll(loaded: weights.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> Float[np.ndarray, "n"]:
+    """Nats per variable of each sample under the model that drew it, by orderless contexts, as in training."""
 
     @jax.jit
     def one(batch: jax.Array, numbers: jax.Array) -> jax.Array:
@@ -162,16 +163,36 @@ def nll(loaded: weights.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> rates.
         np.asarray(one(jnp.asarray(rows[at : at + 32]), jnp.arange(at, at + len(rows[at : at + 32]))))
         for at in range(0, len(rows), 32)
     ]
-    return rates.average(np.concatenate(found).reshape(-1, CONTEXTS).mean(axis=1))
+    return np.concatenate(found).reshape(-1, CONTEXTS).mean(axis=1)
 
 
-def draw_row(loaded: weights.Loaded, chosen: config.Sample, num_samples: int, steps: int) -> Row:
-    """Samples from nothing, how many model calls each took, and the seconds of all."""
-    plan = generate.plan(loaded, tasks.compose(steps), num_samples, chosen)
+def draw_row(
+    loaded: weights.Loaded, chosen: config.Sample, steps: int, numbers: Integer[np.ndarray, "n"]
+) -> dict[str, Any]:
+    """The samples of these numbers from nothing, how many model calls each took, the seconds of all, and their NLL."""
+    plan = generate.plan(loaded, tasks.compose(steps), int(numbers[-1]) + 1, chosen)
     calls = generate.num_calls(plan)
     begun = time.perf_counter()
-    pitches = generate.samples(plan, np.arange(num_samples)).pitches
-    return {"model_calls": calls, "seconds": round(time.perf_counter() - begun, 1), "pitches": pitches}
+    pitches = generate.samples(plan, numbers).pitches
+    seconds = time.perf_counter() - begun
+    return {"model_calls": calls, "seconds": seconds, "pitches": pitches, "nll": nll(loaded, pitches)}
+
+
+def complete_row(
+    path: pathlib.Path, loaded: weights.Loaded, chosen: config.Sample, steps: int, num_samples: int
+) -> dict[str, Any]:
+    """The row of a file, which is first brought to so many samples: those that it lacks are drawn and added."""
+    kept: dict[str, Any] = dict(np.load(path)) if path.exists() else {}
+    have = len(kept["pitches"]) if kept else 0
+    if have < num_samples:
+        more = draw_row(loaded, chosen, steps, np.arange(have, num_samples))
+        if kept:
+            more["seconds"] += kept["seconds"]
+            more |= {key: np.concatenate([kept[key], more[key]]) for key in ("pitches", "nll")}
+        kept = more
+        print(f"{path.stem}: {kept['model_calls']} calls, {kept['seconds']:.1f} s, {num_samples} samples", flush=True)
+        files.replace_npz(path, **kept)
+    return kept
 
 
 def main() -> None:
@@ -180,10 +201,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument(
-        "--out", default="runs/samplers", help="folder of samples; rows that are there are not drawn again"
+        "--out", default="runs/samplers", help="folder of samples; those that are there are not drawn again"
     )
     parser.add_argument("--steps", type=int, default=64, help="length of a sample, 64 = 4 bars of 16ths")
-    parser.add_argument("--num_samples", type=int, default=256, help="samples of each row (default: 256)")
+    parser.add_argument(
+        "--num_samples", default="256", help="samples of each row, or a number for each of --calls (default: 256)"
+    )
     parser.add_argument("--calls", default="8,16,32,64,128,256,512", help="model calls (default: 8,16,...,512)")
     parser.add_argument("--samplers", default=";".join(NAMES), help="names with ; between them (default: all)")
     args = parser.parse_args()
@@ -193,26 +216,25 @@ def main() -> None:
         loaded = checkpoint.load(args.checkpoint)
         folder = files.make_folder(args.out)
         rows = []
-        for calls in (int(word) for word in args.calls.split(",")):
+        all_calls = [int(word) for word in args.calls.split(",")]
+        counts = [int(word) for word in args.num_samples.split(",")]
+        if len(counts) not in (1, len(all_calls)):
+            raise errors.InputError(
+                f"--num_samples={args.num_samples} has neither one number nor one for each of --calls"
+            )
+        for calls, num_samples in zip(all_calls, counts * (len(all_calls) // len(counts)), strict=True):
             for name in args.samplers.split(";"):
                 if (chosen := settings(name, calls)) is None:
                     continue
-                path = (
-                    folder / f"{loaded.sha256[:8]}_{args.steps}_{args.num_samples}_{calls}_{name.replace(' ', '_')}.npz"
-                )
-                if not path.exists():
-                    row = draw_row(loaded, chosen, args.num_samples, args.steps)
-                    np.savez_compressed(path, **row)
-                    print(f"{name}: {row['model_calls']} calls, {row['seconds']} s", flush=True)
-                with np.load(path) as file:
-                    pitches = file["pitches"]
-                    found = {
-                        "sampler": name,
-                        "model_calls": int(file["model_calls"]),
-                        "seconds": float(file["seconds"]),
-                    }
-                found["nll"] = f"{nll(loaded, pitches).mean:.3f}"
-                rows.append(found | measure(pitches))
+                path = folder / f"{loaded.sha256[:8]}_{args.steps}_{calls}_{name.replace(' ', '_')}.npz"
+                row = complete_row(path, loaded, chosen, args.steps, num_samples)
+                found = {
+                    "sampler": name,
+                    "model_calls": int(row["model_calls"]),
+                    "seconds": float(row["seconds"]),
+                    "nll": f"{row['nll'].mean():.3f}",
+                }
+                rows.append(found | measure(row["pitches"]))
         rows.sort(key=lambda row: (NAMES.index(row["sampler"]), row["model_calls"]))
         print(f"step {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]}), {loaded.config.data.dataset}")
         print(to_markdown(rows, measure_bach(args.data, num_steps=args.steps)), end="")
