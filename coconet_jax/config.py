@@ -151,7 +151,7 @@ class Sample:
     # gibbs | ancestral (one variable after another) | ancestral_gibbs (so inside Gibbs blocks) | maskgit (few calls,
     # the most confident draws are kept) | upsample (Gibbs from quarters down to sixteenths)
     sampler: Literal["gibbs", "ancestral", "ancestral_gibbs", "maskgit", "upsample"] = "gibbs"
-    # gibbs, upsample: steps after the first fill; 0: one per free variable, the paper's rule of thumb. ancestral:
+    # gibbs, upsample: steps after the first fill; 0: see gibbs.num_steps, about one per free variable. ancestral:
     # model calls; 0: one per free variable. ancestral_gibbs: blocks; 0: 8. maskgit: model calls; 0: 32.
     num_steps: int = 0
     temperature: float = 0.99

@@ -330,7 +330,7 @@ def _sample(args: argparse.Namespace) -> None:
     print(
         f"{num_samples} x {steps} steps, {calls} model calls each{then}, from step {loaded.step} of {named}", flush=True
     )
-    first = calls / (calls + redraws * min(polish.WINDOW_STEPS / steps, 1))  # its share of the work
+    first = calls / (calls + redraws * min(polish.window_steps() / steps, 1))  # its share of the work
     bar = tqdm.tqdm(total=100, unit="%", desc="sampling", disable=not one_batch or not sys.stderr.isatty())
     trace: list[Int16[np.ndarray, "r n t 4"]] = []
     quoting: list[int] = []

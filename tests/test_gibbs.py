@@ -42,6 +42,17 @@ def test_the_rule_of_thumb_counts_the_fullest_stretch_of_a_long_piece():
     assert gibbs.num_steps(config.Sample(), free[:, :32]) == 32
 
 
+def test_voices_written_to_a_given_one_take_half_as_many():
+    free = np.zeros((1, 64, 4), bool)
+    free[0, :, 1:] = True
+    assert gibbs.num_steps(config.Sample(), free) == 96
+    assert gibbs.num_steps(config.Sample(), free[:, :, ::-1]) == 96
+    assert gibbs.num_steps(config.Sample(), free & (np.arange(4) == 2)) == 64  # one voice: nothing else moves with it
+    free[0, 5, 0] = True
+    assert gibbs.num_steps(config.Sample(), free) == 193
+    assert gibbs.num_steps(config.Sample(num_steps=300), free) == 300
+
+
 def test_a_run_starts_by_drawing_everything_hidden():
     inputs = gibbs.annealed_inputs(config.Sample(block_prob_max=0.9), 2)
     assert inputs.number.tolist() == [0, 1, 2]
