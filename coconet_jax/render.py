@@ -15,6 +15,7 @@ DPI: Final = 100
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 _INK: Final = "#222222"
 _BLACK_KEYS: Final = (1, 3, 6, 8, 10)
+_FAR: Final = 20  # times the median at which a column of the scoreboard turns logarithmic
 _SURPRISED: Final = 8.0  # nats at which the colour is darkest
 
 
@@ -242,7 +243,7 @@ def write_critique(
     Args:
       path: the PNG.
       piece: of four voices.
-      steps: log-odds of real against generated that each step gives.
+      steps: log-odds of real against generated that each step gives; drawn are means of beats.
       faults: steps and the voices concerned; none: all of them.
 
     Raises:
@@ -273,8 +274,12 @@ def write_critique(
     )
     _frame(axes, piece, low, high)
     axes.set_title(" ", loc="left")
-    times = np.arange(len(steps))
-    above.bar(times + 0.5, steps, width=1.0, color=np.where(steps < 0, _COLOURS[5], _COLOURS[0]))
+    # The maximum of a feature lends single steps high spikes; a beat is what one hears.
+    beat = 4 * piece.steps_per_quarter // piece.meter[1]
+    edges = np.unique([0, *range(piece.pickup_steps % beat, len(steps), beat), len(steps)])
+    means = np.add.reduceat(steps, edges[:-1]) / np.diff(edges)
+    colours = np.where(means < 0, _COLOURS[5], _COLOURS[0])
+    above.bar(edges[:-1], means, width=np.diff(edges), align="edge", color=colours)
     above.axhline(0.0, color="#888888", linewidth=0.8)
     above.set_xlim(*axes.get_xlim())
     above.set_xticks([])
@@ -293,12 +298,14 @@ def write_scoreboard(
       path: the PNG.
       names: of the sets, first at the top.
       real: the name of real music, whose value is a line through each panel.
-      columns: by title the mean and error of each set; None where it is not known.
+      columns: by title the mean and error of each set; None where it is not known. A column in which one set lies far
+        from the others is linear as far as most of them lie and logarithmic beyond.
 
     Raises:
       InputError: the folder cannot be written.
     """
     from matplotlib import figure as figures
+    from matplotlib import ticker
     from matplotlib.backends import backend_agg
 
     size = (2.6 + 1.9 * len(columns), 1.3 + 0.34 * len(names))
@@ -316,6 +323,12 @@ def write_scoreboard(
             if name == real:
                 axes.axvline(mean, color=colour, linewidth=0.8, zorder=1)
             axes.errorbar(mean, row, xerr=0.0 if math.isnan(error) else 2 * error, fmt="o", ms=5, color=colour)
+        sizes = np.abs([value[0] for value in values if value is not None])
+        if sizes.max(initial=0.0) > _FAR * np.median(sizes) > 0:  # one far away would press the others together
+            near = 2 * np.median(sizes)
+            axes.set_xscale("symlog", linthresh=near)
+            powers = 10.0 ** np.arange(math.ceil(math.log10(near)), math.floor(math.log10(sizes.max())) + 1)
+            axes.xaxis.set_major_locator(ticker.FixedLocator(sorted({0.0, *powers, *-powers})))
         axes.set_title(title, fontsize=10, color=_INK)
         axes.set_yticks(rows, names)
         axes.grid(color="#EEEEEE")
