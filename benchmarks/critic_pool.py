@@ -3,8 +3,9 @@
   python benchmarks/critic_pool.py --data=chorales.npz --out=runs/critic_pool small-14000=runs/small
 
 Every generator is named and has a training run; each sampler below is a file in --out, and those that are there are not
-drawn again. Rows that benchmarks/samplers.py has drawn can join: --rows=small-4409=runs/samplers. `negatives.read_pool`
-reads them all.
+drawn again. Rows that benchmarks/samplers.py has drawn can join, --rows=small-4409=runs/samplers, and samples of
+anything else, --samples=lstm=DIR (a folder written by coconet_jax.sample or sequence_sample, or an npz with
+`pitches`). `negatives.read_pool` reads them all.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import time
 from jaxtyping import Bool, Int, Integer
 import numpy as np
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pianoroll, pieces, score, tasks
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pianoroll, pieces, samples, score, tasks
 from coconet_jax.judge import negatives
 
 STEPS = 64  # of a sample: 4 bars
@@ -43,6 +44,20 @@ def draw(loaded: checkpoint.Loaded, request: tasks.Request, chosen: config.Sampl
         num_devices=generate.num_devices(count, micro_batch),
     )
     return generate.samples(plan, np.arange(count)).pitches
+
+
+def read_pitches(path: pathlib.Path) -> Integer[np.ndarray, "n t 4"]:
+    """Those of a folder of samples, or of one file."""
+    if path.is_dir():
+        return samples.load_samples(path).pitches
+    with np.load(path) as file:
+        return file["pitches"]
+
+
+def cut(pitches: Integer[np.ndarray, "n t 4"]) -> Integer[np.ndarray, "m t 4"]:
+    """Windows of STEPS steps, one after another; what is left over falls away."""
+    count = pitches.shape[1] // STEPS
+    return pitches[:, : count * STEPS].reshape(-1, STEPS, pitches.shape[2])
 
 
 def hide(rng: np.random.Generator, shape: tuple[int, int, int]) -> Bool[np.ndarray, "n t 4"]:
@@ -79,6 +94,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument("--out", default="runs/critic_pool", help="folder of the pool (default: runs/critic_pool)")
     parser.add_argument("--rows", metavar="NAME=DIR", help="a generator whose samples benchmarks/samplers.py has drawn")
+    parser.add_argument(
+        "--samples", metavar="NAME=PATH", action="append", default=[], help="other samples; again for more"
+    )
     parser.add_argument("--num_samples", type=int, default=24, help="of each sampler (default: 24)")
     parser.add_argument("--num_refilled", type=int, default=120, help="refilled crops of each generator (default: 120)")
     args = parser.parse_args()
@@ -97,6 +115,11 @@ def main() -> None:
                 source = f"{name} {sampler.replace('_', ' ')} {calls}"
                 row = negatives.generated(made, source, name)
                 negatives.write_pool(folder / f"{name}_{path.stem}.npz", row)
+        for word in args.samples:
+            name, _, place = word.partition("=")
+            source = f"{name} {pathlib.Path(place).stem}"
+            row = negatives.generated(cut(read_pitches(pathlib.Path(place))), source, name)
+            negatives.write_pool(folder / f"{source}.npz".replace(" ", "_"), row)
         for number, word in enumerate(args.generators):
             name, _, workdir = word.partition("=")
             loaded = checkpoint.load(workdir)

@@ -6,7 +6,8 @@ The first `--steps` of every piece that is long enough are harmonised once, all 
 parallels per 100 beats with 95 % Poisson intervals; means over pieces with standard errors of the share of triads, of
 the alto, tenor and bass notes that are Bach's, and of F1 between the beats where the harmony changes and those where
 Bach's does (the same pitch classes as on the beat before, or not). "Voices of another piece" puts each soprano over the
-lower voices of the next: what agreement comes from the style alone. With --polish=1 each set is shown polished too.
+lower voices of the next: what agreement comes from the style alone. With --polish=1 each set is shown polished too,
+with --measures every theory measure of each set follows beside Bach's.
 """
 
 import argparse
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--calls", default="96,192,384", help="numbers of model calls (default: 96,192,384)")
     parser.add_argument("--temperature", type=float, default=config.Sample().temperature, help="of the draws")
     parser.add_argument("--polish", type=int, default=0, help="sweeps of redraws under the critic's eye (default: 0)")
+    parser.add_argument("--measures", action="store_true", help="also all theory measures of each set")
     parser.add_argument("--out", default="", help="npz for the pitches, by number of calls")
     args = parser.parse_args()
     checkpoint.quiet()
@@ -125,6 +127,8 @@ def main() -> None:
     print(f"\nstep {loaded.step} (sha256 {loaded.sha256[:8]}), {args.split}, {args.steps} steps")
     print("| " + " | ".join(titles) + " |\n|" + " --- |" * len(titles))
     print("\n".join(rows))
+    if args.measures:
+        print("\n" + theory.compare({name: theory.measure_pieces(made, grid) for name, made in kept.items()}), end="")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,24 @@ def describe(name: str, calls: str, seconds: str, pitches: np.ndarray, known: di
     return row
 
 
+def print_measures(real: np.ndarray, made: dict[str, np.ndarray]) -> None:
+    """Every theory measure of Bach's windows and of the sets, and how far a set's mean is from Bach's in deviations
+    of Bach's windows, with its standard error."""
+    measured = {"Bach": theory.measure_pieces(real)} | {
+        name: theory.measure_pieces(part) for name, part in made.items()
+    }
+    lines = theory.compare(measured).splitlines()
+    print("\n" + lines[0] + " ".join(f" {name} less Bach, deviations |" for name in made) + "\n" + lines[1], end="")
+    print(" --- |" * len(made))
+    for line in lines[2:]:
+        key = line.split("|")[1].strip()
+        spread = np.nanstd(measured["Bach"][key])
+        for name in made:
+            mean, error = rates.average(measured[name][key] - np.nanmean(measured["Bach"][key]))
+            line += f" {mean / spread:+.2f} ± {error / spread:.2f} |" if spread else " - |"
+        print(line)
+
+
 def passages_of(text: str) -> polish.Passages:
     """Passages from a text such as 8x4x8."""
     steps, candidates, calls = (int(word) for word in text.split("x"))
@@ -76,6 +94,10 @@ def main() -> None:
     parser.add_argument("--passages", default="8x4x8", help="steps x candidates x calls (default: 8x4x8)")
     parser.add_argument("--temperature", type=float, default=config.Sample().temperature, help="of all draws")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--critic", default=str(critic.PATH), help="file of the critic that chooses (default: packaged)"
+    )
+    parser.add_argument("--measures", action="store_true", help="also all theory measures of each set")
     parser.add_argument("--out", default="runs/polish", help="folder of the sets (default: runs/polish)")
     args = parser.parse_args()
     checkpoint.quiet()
@@ -89,7 +111,7 @@ def main() -> None:
             "real": real,
             "features": distances.fit_theory(training.pitches),
             "number": min(args.num_samples, len(real.pitches) // 2),
-            "critic": critic.load(),
+            "critic": critic.load(args.critic),
             "classifier": composers.load(),
             "model": loaded,
             "training": piece_set.splits["train"],
@@ -99,7 +121,7 @@ def main() -> None:
         print("| " + " | ".join(row) + " |\n|" + " --- |" * len(row))
         print("| " + " | ".join(row.values()) + " |", flush=True)
         folder, ids = pathlib.Path(str(files.make_folder(args.out))), np.arange(args.num_samples)
-        judge = polish.judge_with(known["critic"])
+        judge, made_by = polish.judge_with(known["critic"]), dict[str, np.ndarray]()
         for calls in (int(word) for word in args.calls.split(",")):
             chosen = config.Sample(num_steps=calls - 1, temperature=args.temperature)
             plan = generate.plan(loaded, tasks.compose(STEPS), len(ids), chosen, seed=args.seed)
@@ -107,19 +129,23 @@ def main() -> None:
             raw, seconds = kept(folder / f"{stem}.npz", lambda plan=plan: generate.samples(plan, ids).pitches)
             row = describe("annealed Gibbs", str(calls), f"{seconds:.0f}", raw, known)
             print("| " + " | ".join(row.values()) + " |", flush=True)
+            made_by[row["Set"] + f", {calls}"] = raw
             for text in args.passages.split(","):
                 for sweeps in (int(word) for word in args.sweeps.split(",")):
                     passages = passages_of(text)
                     made, more = kept(
-                        folder / f"{stem}_{text}_{sweeps}.npz",
+                        folder / f"{stem}_{text}_{sweeps}_{known['critic'].sha256[:8]}.npz",
                         lambda plan=plan, raw=raw, sweeps=sweeps, passages=passages: polish.polish(
                             judge, plan, raw, ids, sweeps, passages=passages
                         ),
                     )
                     name = f"polished, {sweeps} x {text}"
                     all_calls = f"{calls} + {polish.num_calls(plan.request.free, sweeps, passages)}"
+                    made_by[f"{name}, {calls}"] = made
                     row = describe(name, all_calls, f"{seconds + more:.0f}", made, known)
                     print("| " + " | ".join(row.values()) + " |", flush=True)
+        if args.measures:
+            print_measures(real.pitches, made_by)
         print(f"\nstep {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]})")
 
 
