@@ -68,9 +68,9 @@ def print_measures(real: np.ndarray, made: dict[str, np.ndarray]) -> None:
 
 
 def passages_of(text: str) -> polish.Passages:
-    """Passages from a text such as 8x4x8."""
-    steps, candidates, calls = (int(word) for word in text.split("x"))
-    return polish.Passages(steps, candidates, calls)
+    """Passages from a text such as 8x4x8 or 8x4x8x0.5."""
+    steps, candidates, calls, *coolness = text.split("x")
+    return polish.Passages(int(steps), int(candidates), int(calls), *map(float, coolness))
 
 
 def kept(path: pathlib.Path, draw: Any) -> tuple[np.ndarray, float]:
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--num_samples", type=int, default=64, help="of each set (default: 64)")
     parser.add_argument("--calls", default="256", help="model calls before polishing, with commas (default: 256)")
     parser.add_argument("--sweeps", default="1,2", help="numbers of sweeps (default: 1,2)")
-    parser.add_argument("--passages", default="8x4x8", help="steps x candidates x calls (default: 8x4x8)")
+    parser.add_argument("--passages", default="8x4x8", help="steps x candidates x calls [x coolness] (default: 8x4x8)")
     parser.add_argument("--temperature", type=float, default=config.Sample().temperature, help="of all draws")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
