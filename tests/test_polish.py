@@ -1,5 +1,7 @@
 """Redraws guided by a critic: what is preferred stays, what is given never moves, chains do not see each other."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,28 @@ def test_a_chain_depends_on_its_number_and_notes_alone(make_plan):
     np.testing.assert_array_equal(alone[0], made[1])
     others = polish.polish(prefers_high_sopranos, plan._replace(seed=9), raw, ids, 1, passages=SMALL)
     assert (others != made).any()
+
+
+def test_passages_side_by_side_are_not_in_each_others_windows():
+    for passages, steps in ((polish.PASSAGES, 200), (polish.Passages(steps=12), 150), (SMALL, 20)):
+        free = np.ones((steps, 4), bool)
+        free[24:40] = False
+        for sweep in (0, 1):
+            rounds = polish._rounds(free, sweep, passages, side_by_side=True)
+            assert sorted(sum(rounds, [])) == polish._starts(free, sweep, passages)
+            assert all(later - start >= polish.WINDOW_STEPS for each in rounds for start, later in pairwise(each))
+            alone = polish._rounds(free, sweep, passages, side_by_side=False)
+            assert sum(alone, []) == polish._starts(free, sweep, passages) and max(map(len, alone)) == 1
+    assert max(map(len, polish._rounds(np.ones((200, 4), bool), 0, polish.PASSAGES, side_by_side=True))) == 4
+
+
+def test_a_window_is_around_its_passage_and_inside_the_piece():
+    for start in (-4, 0, 8, 96, 192, 196):
+        window = polish._window(start, polish.PASSAGES, polish.window_steps(), 200)
+        assert 0 <= window.start <= max(start, 0) and min(start + 8, 200) <= window.stop <= 200
+        assert window.stop - window.start == polish.window_steps() == 40
+    assert polish._window(96, polish.PASSAGES, 40, 200) == slice(80, 120)
+    assert polish._window(8, polish.PASSAGES, 64, 20) == slice(0, 20)
 
 
 def test_wishes_are_heeded_where_passages_lie(make_plan):
