@@ -182,7 +182,7 @@ def test(args: argparse.Namespace, windows: dict[str, work_windows.Windows]) -> 
     table(cue_table, {"cue": "cue", "every": "every window", "fair": "as drawn in training"})
 
     strict = {split: part.take(part.filled == 0) for split, part in windows.items()}
-    by = np.random.default_rng(0).integers(*strict["test"].room.T, endpoint=True)
+    by = np.random.default_rng(0).integers(strict["test"].room[:, 0], strict["test"].room[:, 1] + 1)
     moved = strict["test"]._replace(pitches=(strict["test"].pitches + by[:, None, None]).astype(np.int8))
     narrow = strict["test"].take(np.ptp(strict["test"].pitches.astype(int), axis=(1, 2)) < NARROW)
     reports = {

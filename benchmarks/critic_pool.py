@@ -15,7 +15,20 @@ import time
 from jaxtyping import Bool, Int, Integer
 import numpy as np
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pianoroll, pieces, samples, score, tasks
+from coconet_jax import (
+    checkpoint,
+    config,
+    devices,
+    errors,
+    files,
+    generate,
+    pianoroll,
+    pieces,
+    samples,
+    score,
+    tasks,
+    weights,
+)
 from coconet_jax.judge import negatives
 
 STEPS = 64  # of a sample: 4 bars
@@ -32,7 +45,7 @@ REFILL = config.Sample(num_steps=15)
 REFILLED = {"train": 0.6, "valid": 0.2, "test": 0.2}  # shares of the refilled crops
 
 
-def draw(loaded: checkpoint.Loaded, request: tasks.Request, chosen: config.Sample, count: int) -> np.ndarray:
+def draw(loaded: weights.Loaded, request: tasks.Request, chosen: config.Sample, count: int) -> np.ndarray:
     """Samples int16 [n,t,4] of a request."""
     micro_batch = generate.default_micro_batch(count, STEPS, loaded.config.model)
     plan = generate.Plan(
@@ -75,7 +88,7 @@ def hide(rng: np.random.Generator, shape: tuple[int, int, int]) -> Bool[np.ndarr
     return free
 
 
-def refill(loaded: checkpoint.Loaded, crops: Integer[np.ndarray, "n t 4"], seed: int) -> Integer[np.ndarray, "n t 4"]:
+def refill(loaded: weights.Loaded, crops: Integer[np.ndarray, "n t 4"], seed: int) -> Integer[np.ndarray, "n t 4"]:
     """Crops with a part of each written anew."""
     free = hide(np.random.default_rng(seed), crops.shape)
     given = np.where(free, pianoroll.REST, crops).astype(np.int8)
@@ -104,7 +117,7 @@ def main() -> None:
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
-        folder = files.make_folder(args.out)
+        folder = pathlib.Path(str(files.make_folder(args.out)))
         piece_set = pieces.read_npz(args.data)
         if args.rows:
             name, _, rows = args.rows.partition("=")

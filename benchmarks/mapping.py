@@ -35,7 +35,7 @@ def main() -> None:
     resident = data.make_resident(pieces.read_npz(args.data).splits["train"], config.data)
     source = devices.replicate(resident, mesh)
     body = functools.partial(steps.train_step, config=config)
-    runs = {}
+    runs: dict[str, tuple] = {}
     for parallel in ("shard_map", "pmap"):
         step = devices.map_body(body, mesh, parallel, sharded=(False, False), donate=(0,))
         state = devices.replicate(state_lib.create(jax.random.key(0), config), mesh)

@@ -83,7 +83,8 @@ def profiled(run: Any, program: str) -> dict[str, float]:
 
 
 def compiled_step(run: train.Run) -> str:
-    return run._step.as_text()
+    step: Any = run._step
+    return step.as_text()
 
 
 def compiled_call(net: config_lib.Model, batch: int, length: int) -> tuple[Any, str]:
@@ -91,10 +92,11 @@ def compiled_call(net: config_lib.Model, batch: int, length: int) -> tuple[Any, 
     variables = model.init(jax.random.key(0), net)
     voices = pianoroll.NUM_VOICES
     shapes = [(batch, length, pianoroll.NUM_PITCHES, voices), (batch, length, voices), (batch, length)]
-    args = [jax.numpy.ones(shape, kind) for shape, kind in zip(shapes, ("float32", bool, bool), strict=True)]
+    kinds: tuple[Any, ...] = ("float32", bool, bool)
+    args = [jax.numpy.ones(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)]
     step = jax.jit(lambda *a: model.make_predict(variables, net)(*a)).lower(*args).compile()
     step(*args)
-    return functools.partial(step, *args), step.as_text()
+    return functools.partial(step, *args), step.as_text() or ""
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ probabilities that come back. Prints the largest differences and a Markdown tabl
 """
 
 import argparse
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -186,7 +187,7 @@ class Released:
 
 
 def compare(
-    recipe: str, batch: int, length: int, rounds: int, compiled: bool, dtype: str, mesh: devices.Mesh
+    recipe: str, batch: int, length: int, rounds: int, compiled: bool, dtype: Any, mesh: devices.Mesh
 ) -> list[dict[str, Any]]:
     """A row for training and one for sampling; complains where the nets disagree."""
     device = torch.device("cpu" if devices.on_cpu() or not torch.cuda.is_available() else "cuda")
@@ -253,7 +254,7 @@ def compare(
         for _ in range(calls):
             released()
 
-    ways = {
+    ways: dict[Any, Callable[[], Any]] = {
         ("training step", "ours"): train.Run(config, mesh),
         ("training step", "torch"): Trainer(copied, theirs_roll, theirs_context, config.train, half),
         ("Gibbs step", "ours"): lambda: generate.samples(plan, np.arange(batch)).pitches,

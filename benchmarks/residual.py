@@ -33,7 +33,8 @@ def compiled(net: config_lib.Model, batch: int, steps: int, gradient: bool) -> t
         return objective.nll_per_variable(logits, roll, ~context).mean()
 
     run = jax.jit(jax.grad(loss) if gradient else loss).lower(variables["params"], roll).compile()
-    return lambda: run(variables["params"], roll), run.memory_analysis().temp_size_in_bytes / 1e6
+    memory: Any = run.memory_analysis()
+    return lambda: run(variables["params"], roll), memory.temp_size_in_bytes / 1e6
 
 
 def main() -> None:

@@ -214,7 +214,7 @@ def main() -> None:
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
         loaded = checkpoint.load(args.checkpoint)
-        folder = files.make_folder(args.out)
+        folder = pathlib.Path(str(files.make_folder(args.out)))
         rows = []
         all_calls = [int(word) for word in args.calls.split(",")]
         counts = [int(word) for word in args.num_samples.split(",")]

@@ -27,7 +27,7 @@ from coconet_jax import (
     tasks,
     weights,
 )
-from coconet_jax.judge import theory
+from coconet_jax.judge import rhythm, theory
 
 STEPS, WINDOW, PIECES, NEAR = 256, 64, 64, 4
 CONTEXTS = 8
@@ -89,7 +89,7 @@ def main() -> None:
         for name, values in (
             ("parallel fifths a step", theory.count_parallel_fifths(pitches)),
             ("parallel octaves a step", theory.count_parallel_octaves(pitches)),
-            ("repeated chords, share", theory.mark_repeated_chords(pitches, 4)),
+            ("repeated chords, share", rhythm.mark_repeated_chords(pitches, 4)),
             ("NLL, nats per variable", cell_nll(loaded, pitches)),
         ):
             found = compare(np.asarray(values, float)[:, inner], near[inner])

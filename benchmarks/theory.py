@@ -9,6 +9,7 @@ many real windows would not pass for new, and the test pieces they are from.
 
 import argparse
 import dataclasses
+from typing import Any
 
 from jaxtyping import Float
 import numpy as np
@@ -87,7 +88,7 @@ def measure_distances(
     train: sets.Windows, test: sets.Windows, steps_per_quarter: int, chosen: Settings
 ) -> dict[str, dict[str, rates.Measure]]:
     """Distances from training windows: of the training windows themselves (halves with no piece in common), of test."""
-    features = distances.fit_theory(train.pitches, steps_per_quarter)
+    features: Any = distances.fit_theory(train.pitches, steps_per_quarter)
     number = chosen.number or len(test.pitches)
     one, other = sets.halve(np.random.default_rng(chosen.seed), train)
     rows = {"real: train, half against half": distances.between(one, other, features, number, chosen.seed)}

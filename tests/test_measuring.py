@@ -43,7 +43,7 @@ def test_ways_take_turns_and_two_calls_of_each_are_left_out():
 
 
 def test_a_report_is_a_table_and_a_file(tmp_path: pathlib.Path, capsys):
-    rows = [{"batch": 8, "speed": 1234.5, "seconds": [0.1]}, {"batch": 16, "speed": 0.12345}]
+    rows: list[dict] = [{"batch": 8, "speed": 1234.5, "seconds": [0.1]}, {"batch": 16, "speed": 0.12345}]
     measuring.finish("x", rows, {"batch": "Batch", "speed": "Speed", "none": "None"}, str(tmp_path / "x.json"))
     output = capsys.readouterr().out
     assert "| 8 | 1234 | - |" in output and "| 16 | 0.123 | - |" in output
