@@ -83,6 +83,18 @@ def test_the_small_model_ships():
     assert checkpoint.load("small").sha256 == net.sha256
 
 
+def test_every_model_that_ships_has_a_card_of_its_own_weights():
+    assert weights.shipped()
+    for name, place in weights.shipped().items():
+        card = (place / weights.CARD).read_text()
+        found = weights.read(name)
+        count = sum(leaf.size for leaf in jax.tree.leaves(found.variables["params"]))
+        for fact in (found.sha256, f"format {weights.FORMAT}", f"{count:,} parameters", f"{found.step:,} steps"):
+            assert fact in card, (name, fact)
+        for heading in ("## Likelihood", "## Samples", "## Limits"):
+            assert heading in card
+
+
 def test_it_loads_without_what_training_needs():
     heavy = ("orbax", "music21", "tensorflow_datasets", "optax", "matplotlib")
     code = (
