@@ -28,7 +28,7 @@ WINDOW_STEPS = 512  # longer pieces go through the network in windows
 _MOST_ON_CPU = 32
 _MOST = 512
 
-_ATTEMPTS = 8
+ATTEMPTS = 8  # at drawing a chain that came out like another
 
 Report = Callable[[float], None]
 
@@ -206,7 +206,7 @@ def samples(
 def distinct(plan: Plan, ids: Integer[np.ndarray, " n"], report: Report = lambda share: None) -> Made:
     """Like `samples`, but chains that come out like one before them are drawn again, a few times at most."""
     made = samples(plan, ids, report=report)
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         again = repeated(made.pitches)
         if not len(again):
             break

@@ -85,11 +85,12 @@ def polish(
     sweeps: int = USUAL,
     *,
     passages: Passages = PASSAGES,
+    attempt: int = 0,
     report: generate.Report = lambda share: None,
 ) -> Int16[np.ndarray, "n t 4"]:
     """Sweeps over finished chains; what is given never moves.
 
-    What comes out for a chain depends on the plan's seed, its number and its notes alone.
+    What comes out for a chain depends on the plan's seed, its number, the attempt and its notes alone.
 
     Args:
       judge: see `judge_with`.
@@ -98,6 +99,7 @@ def polish(
       ids: their numbers, all different.
       sweeps: over each piece, from its beginning to its end.
       passages: see there.
+      attempt: draws the same passages by other keys, 1, 2, ...
       report: called with the share of the work done since it was last called.
     """
     free = np.array(tasks.start(plan.request, plan.seed, ids).free)
@@ -108,10 +110,31 @@ def polish(
     most = max((len(starts) for sweep in rounds for starts in sweep), default=0)
     for sweep, each in enumerate(rounds):
         for starts in each:
-            seed = np.random.SeedSequence([plan.seed, sweep, starts[0] + passages.steps]).generate_state(1)[0] >> 1
+            entropy = [plan.seed, sweep, starts[0] + passages.steps] + [attempt] * bool(attempt)
+            seed = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
             _redraw(judge, plan._replace(seed=int(seed)), pitches, free, ids, starts, most, passages)
             report(len(starts) / num_redraws(np.asarray(plan.request.free), sweeps, passages))
     return pitches
+
+
+def distinct(
+    judge: Judge,
+    plan: generate.Plan,
+    pitches: Int16[np.ndarray, "n t 4"],
+    ids: Integer[np.ndarray, " n"],
+    sweeps: int = USUAL,
+    *,
+    report: generate.Report = lambda share: None,
+) -> Int16[np.ndarray, "n t 4"]:
+    """Like `polish`, but chains that come out like one before them are drawn and polished anew, a few times at most."""
+    polished = polish(judge, plan, pitches, ids, sweeps, report=report)
+    for attempt in range(1, generate.ATTEMPTS + 1):
+        again = generate.repeated(polished)
+        if not len(again):
+            break
+        fresh = generate.samples(plan, ids[again], attempt=attempt).pitches
+        polished[again] = polish(judge, plan, fresh, ids[again], sweeps, attempt=attempt)
+    return polished
 
 
 def complete(

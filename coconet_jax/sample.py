@@ -343,7 +343,8 @@ def _sample(args: argparse.Namespace) -> None:
         if critic is None or not sweeps:
             return pitches
         share_out = lambda share: bar.update(100 * share * (1 - first))  # noqa: E731
-        polished = polish.polish(polish.judge_with(critic), plan, pitches, ids, sweeps, report=share_out)
+        finish = polish.distinct if args.alternatives else polish.polish
+        polished = finish(polish.judge_with(critic), plan, pitches, ids, sweeps, report=share_out)
         trace[:] = [np.concatenate([stages, polished[None]]) for stages in trace]
         return polished
 

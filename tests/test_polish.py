@@ -107,6 +107,18 @@ def test_a_window_is_around_its_passage_and_inside_the_piece():
     assert polish._window(8, polish.PASSAGES, 64, 20) == slice(0, 20)
 
 
+def test_answers_to_one_request_stay_different(make_plan):
+    some = tasks.inpaint(score.from_pitches(np.repeat([[67, 62, 55, 43]], 8, axis=0)), 3, 4)
+    plan, ids = make_plan(some._replace(free=some.free & (np.arange(4) == 1))), np.arange(6)
+    raw = generate.samples(plan, ids).pitches
+    # All candidates of one note: the highest wins, so that chains agree.
+    high = lambda pitches: (pitches[:, 3, 1].astype(float), np.zeros(len(pitches), bool))  # noqa: E731
+    assert len(generate.repeated(polish.polish(high, plan, raw, ids, 2)))
+    made = polish.distinct(high, plan, raw, ids, 2)
+    assert not len(generate.repeated(made))
+    np.testing.assert_array_equal(made[:, ~plan.request.free], raw[:, ~plan.request.free])
+
+
 def test_wishes_are_heeded_where_passages_lie(make_plan):
     steps = 72
     wish = steering.neutral(steps)

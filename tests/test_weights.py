@@ -86,7 +86,7 @@ def test_the_small_model_ships():
 def test_every_model_that_ships_has_a_card_of_its_own_weights():
     assert weights.shipped()
     for name, place in weights.shipped().items():
-        card = (place / weights.CARD).read_text()
+        card = (place / weights.CARD).read_bytes().decode()
         found = weights.read(name)
         count = sum(leaf.size for leaf in jax.tree.leaves(found.variables["params"]))
         for fact in (found.sha256, f"format {weights.FORMAT}", f"{count:,} parameters", f"{found.step:,} steps"):
