@@ -42,7 +42,7 @@ def test_every_chorale_survives_midi(corpus_scores, tmp_path):
 
 @pytest.mark.timeout(300)
 def test_chorales_survive_musicxml_on_four_and_on_two_staves(corpus_scores, tmp_path):
-    for number, piece in enumerate(corpus_scores):
+    for number, piece in enumerate(corpus_scores[::3]):  # all of them: benchmarks/round_trips.py, docs/sampling.md
         notation.write_musicxml(tmp_path / "a.musicxml", piece, staves=2 if number % 2 else None)
         _same(notation.read_satb(tmp_path / "a.musicxml"), piece)
 
