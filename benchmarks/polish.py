@@ -40,7 +40,7 @@ def describe(name: str, calls: str, seconds: str, pitches: np.ndarray, known: di
         row[key] = "{:.1f} ± {:.1f} %".format(*(100 * part for part in rates.average(measured[key])))
     for key in COUNTS:
         row[key] = "{:.1f} ± {:.1f}".format(*rates.average(measured[key]))
-    row["NLL"] = "{:.3f} ± {:.3f}".format(*rates.average(samplers.nll(known["model"], pitches)))
+    row["NLL"] = samplers.format_nats(samplers.nll(known["model"], pitches))
     row["log p(Bach)"] = "{:.2f} ± {:.2f}".format(
         *rates.average(composers.log_probs(known["classifier"], pitches)[:, 0].astype(float))
     )

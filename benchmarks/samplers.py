@@ -2,8 +2,8 @@
 
   python benchmarks/samplers.py --checkpoint=runs/small --data=chorales.npz
 
-Prints a Markdown table; resumes where it was stopped. Seconds are of drawing alone, compiling included in the first row
-of a kind of sampler.
+Prints a Markdown table; resumes where it was stopped, and a larger --num_samples draws only what is missing. Seconds
+are those of a sample, compiling included, in the fastest of a row's draws of up to 64: other work can only slow one.
 """
 
 import argparse
@@ -36,7 +36,12 @@ from coconet_jax.judge import rates, sets, theory
 
 Row = dict[str, Any]  # what a table prints: a name, an int or float, a rates.Rate or a rates.Measure
 
-SAMPLER_COLUMNS = {"sampler": "Sampler", "model_calls": "Model calls", "seconds": "Seconds", "nll": "NLL (nats)"}
+SAMPLER_COLUMNS = {
+    "sampler": "Sampler",
+    "model_calls": "Model calls",
+    "seconds": "Seconds a sample",
+    "nll": "NLL (nats)",
+}
 THEORY_COLUMNS = {
     "num_samples": "Samples",
     "parallel_fifths": "Parallel fifths per 100 beats",
@@ -58,13 +63,22 @@ def measure(pitches: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -
     }
 
 
-def measure_bach(path: str, split: str = "test", num_steps: int = 64) -> Row:
-    """Bach's row, from windows as long as the samples, of a file written by `coconet_jax.chorales --export`."""
+def measure_bach(path: str, split: str = "test", num_steps: int = 64, loaded: weights.Loaded | None = None) -> Row:
+    """Bach's row, from windows as long as the samples, of a file written by `coconet_jax.chorales --export`.
+
+    With the NLL under a model where one is given.
+    """
     piece_set = pieces.read_npz(path)
     if split not in piece_set.splits:
         raise errors.InputError(f"{path} has no split {split}; it has {', '.join(piece_set.splits)}")
     windows = sets.cut_windows(piece_set.splits[split], num_steps).pitches
-    return {"sampler": f"Bach, {split}", **measure(windows, piece_set.steps_per_quarter)}
+    known = {} if loaded is None else {"nll": format_nats(nll(loaded, windows))}
+    return {"sampler": f"Bach, {split}", **known, **measure(windows, piece_set.steps_per_quarter)}
+
+
+def format_nats(values: Float[np.ndarray, "n"]) -> str:
+    """A mean in nats with its standard error."""
+    return "{:.3f} ± {:.3f}".format(*rates.average(values))
 
 
 def format_cell(value: object) -> str:
@@ -142,6 +156,7 @@ NAMES = (
     "Gibbs, frames",
     "Gibbs, voices",
 )
+DRAW = 64  # samples drawn and written at a time
 CONTEXTS = 8  # random orderless contexts for each sample's NLL
 
 
@@ -169,12 +184,12 @@ def nll(loaded: weights.Loaded, pitches: Integer[np.ndarray, "n t 4"]) -> Float[
 def draw_row(
     loaded: weights.Loaded, chosen: config.Sample, steps: int, numbers: Integer[np.ndarray, "n"]
 ) -> dict[str, Any]:
-    """The samples of these numbers from nothing, how many model calls each took, the seconds of all, and their NLL."""
+    """The samples of these numbers from nothing, how many model calls each took, seconds a sample, and their NLL."""
     plan = generate.plan(loaded, tasks.compose(steps), int(numbers[-1]) + 1, chosen)
     calls = generate.num_calls(plan)
     begun = time.perf_counter()
     pitches = generate.samples(plan, numbers).pitches
-    seconds = time.perf_counter() - begun
+    seconds = (time.perf_counter() - begun) / len(numbers)
     return {"model_calls": calls, "seconds": seconds, "pitches": pitches, "nll": nll(loaded, pitches)}
 
 
@@ -183,14 +198,13 @@ def complete_row(
 ) -> dict[str, Any]:
     """The row of a file, which is first brought to so many samples: those that it lacks are drawn and added."""
     kept: dict[str, Any] = dict(np.load(path)) if path.exists() else {}
-    have = len(kept["pitches"]) if kept else 0
-    if have < num_samples:
-        more = draw_row(loaded, chosen, steps, np.arange(have, num_samples))
+    for at in range(len(kept["pitches"]) if kept else 0, num_samples, DRAW):
+        more = draw_row(loaded, chosen, steps, np.arange(at, min(at + DRAW, num_samples)))
         if kept:
-            more["seconds"] += kept["seconds"]
+            more["seconds"] = min(more["seconds"], float(kept["seconds"]))
             more |= {key: np.concatenate([kept[key], more[key]]) for key in ("pitches", "nll")}
         kept = more
-        print(f"{path.stem}: {kept['model_calls']} calls, {kept['seconds']:.1f} s, {num_samples} samples", flush=True)
+        print(f"{path.stem}: {kept['seconds']:.2f} s a sample, {len(kept['pitches'])} samples", flush=True)
         files.replace_npz(path, **kept)
     return kept
 
@@ -232,12 +246,12 @@ def main() -> None:
                     "sampler": name,
                     "model_calls": int(row["model_calls"]),
                     "seconds": float(row["seconds"]),
-                    "nll": f"{row['nll'].mean():.3f}",
+                    "nll": format_nats(row["nll"]),
                 }
                 rows.append(found | measure(row["pitches"]))
         rows.sort(key=lambda row: (NAMES.index(row["sampler"]), row["model_calls"]))
         print(f"step {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]}), {loaded.config.data.dataset}")
-        print(to_markdown(rows, measure_bach(args.data, num_steps=args.steps)), end="")
+        print(to_markdown(rows, measure_bach(args.data, num_steps=args.steps, loaded=loaded)), end="")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from jaxtyping import Bool, Int64
 import numpy as np
 
-from coconet_jax import audio, counter, devices, errors, files, notation, render, samples, score, storage
+from coconet_jax import audio, counter, devices, errors, files, midi, notation, render, samples, score, storage
 
 SUFFIXES: Final = {"midi": ".mid", "musicxml": ".musicxml", "png": ".png", "wav": ".wav"}
 # Roughly what a file of eight bars takes; below so much for each of them, further processes cost more than they save.
@@ -37,6 +37,7 @@ class _Manner(NamedTuple):
     """How and where all files of an export are written."""
 
     programs: tuple[int, ...]
+    velocities: tuple[int, ...]
     staves: int | None
     staging: str
     out: str
@@ -86,6 +87,7 @@ def export(
     formats: Sequence[str],
     *,
     programs: Sequence[int] = notation.PROGRAMS["choir"],
+    velocities: Sequence[int] = midi.VELOCITIES,
     qpm: float | None = None,
     staves: int | None = None,
     processes: int | None = None,
@@ -98,6 +100,7 @@ def export(
       out: folder, made where it does not exist; local or a URL.
       formats: of midi, musicxml, png, wav.
       programs: General MIDI programs of the voices.
+      velocities: how loud each voice is in MIDI and wav, 1 to 127.
       qpm: quarters a minute (default: that of the samples).
       staves: 2 for MusicXML on two staves (default: one for each voice).
       processes: for slow formats (default: by the cores and the work there is); 1: this one.
@@ -120,7 +123,7 @@ def export(
         staging = written = pathlib.Path(tempfile.mkdtemp(prefix="coconet_jax_"))
     else:
         staging, written = files.temporary_path(place / "export"), place
-    manner = _Manner(tuple(programs), staves, str(staging), str(written))
+    manner = _Manner(tuple(programs), tuple(velocities), staves, str(staging), str(written))
     # Handing MIDI to another process would take longer than writing it.
     fast = list(_jobs(made, [name for name in formats if name == "midi"], qpm, manner))
     slow = list(_jobs(made, [name for name in formats if name != "midi"], qpm, manner))
@@ -183,11 +186,11 @@ def _write(job: _Job) -> None:
     for kind, name in job.files:
         partial = os.path.join(job.manner.staging, name)
         if kind == "midi":
-            notation.write_midi(partial, job.piece, programs=job.manner.programs)
+            notation.write_midi(partial, job.piece, programs=job.manner.programs, velocities=job.manner.velocities)
         elif kind == "musicxml":
             notation.write_musicxml(partial, job.piece, staves=job.manner.staves)
         elif kind == "wav":
-            notation.write_wav(partial, job.piece, programs=job.manner.programs)
+            notation.write_wav(partial, job.piece, programs=job.manner.programs, velocities=job.manner.velocities)
         else:
             render.write_pianoroll(partial, job.piece, given=job.given)
         os.replace(partial, os.path.join(job.manner.out, name))

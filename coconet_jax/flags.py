@@ -7,7 +7,7 @@ of them what is asked for.
 import argparse
 from typing import Final
 
-from coconet_jax import errors
+from coconet_jax import errors, parts, pianoroll
 
 COMPOSE_BARS: Final = 4
 BRIDGE_BARS: Final = 2
@@ -29,12 +29,14 @@ _FILE_TASKS: Final = (
     "upsample",
 )
 _REWRITES: Final = ("inpaint", "revoice", "variations", "upsample")  # whose free cells have old notes
+_READING: Final = ("voices", "transpose")  # with every task that reads a score, and so with --given
 # Flags that go with some tasks only.
 _GOES_WITH: Final = {
     "bars": ("compose", "complete", "transition", "extend"),
     "steps": ("compose", "complete", "transition", "extend"),
     "meter": ("compose",),
     "voices": _FILE_TASKS,
+    "transpose": _FILE_TASKS,
     "voice": ("harmonize",),
     "rests": ("harmonize", "complete", "inpaint", "revoice", "variations"),
     "span": ("inpaint",),
@@ -90,7 +92,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--voices",
         metavar="LIST",
-        help="which parts of FILE are soprano, alto, tenor, bass: numbers or names, such as 1,2,3,4 (all with FILE)",
+        help="which parts of FILE are soprano, alto, tenor, bass: numbers or names, such as 1,2,3,4 (all with FILE; "
+        "from nothing, of --given)",
+    )
+    group.add_argument(
+        "--transpose",
+        type=int,
+        metavar="N",
+        help="move the notes of FILE and --given up N semitones (down, if negative) into the model's range, "
+        f"{parts.pitch_name(pianoroll.MIN_PITCH)} to {parts.pitch_name(pianoroll.MAX_PITCH)}; what is written stays "
+        "there (all with FILE or --given)",
     )
     group.add_argument("--voice", metavar="NAME", help="(harmonize) which voice the melody is; default: soprano")
     group.add_argument(
@@ -176,6 +187,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def asked(args: argparse.Namespace) -> dict[str, str | int | float | bool]:
+    """Those of these flags that were given, as they were written."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_flags(parser)
+    return {name: getattr(args, name) for name in vars(parser.parse_args([])) if getattr(args, name) is not None}
+
+
 def task_of(args: argparse.Namespace) -> str:
     """The task that was asked for.
 
@@ -184,11 +202,15 @@ def task_of(args: argparse.Namespace) -> str:
     """
     task = next((name for name in _FILE_TASKS if getattr(args, name) is not None), "compose")
     for name, value in vars(args).items():
+        if task == "compose" and args.given is not None and name in _READING:
+            continue
         if value is not None and task not in _GOES_WITH.get(name, (task,)):
             said = f"--{name}" if value is True else f"--{name}={value}"
             others = " or ".join("a chorale from nothing" if t == "compose" else f"--{t}" for t in _GOES_WITH[name])
             here = "a chorale from nothing" if task == "compose" else f"--{task}"
             raise errors.InputError(f"{said} goes with {others}; with {here} leave it out")
+    if args.transpose is not None and not -127 <= args.transpose <= 127:
+        raise errors.InputError(f"--transpose={args.transpose}: use -127 to 127 semitones")
     for name, base in (("key_strength", "key"), ("last_chord_steps", "last_chord")):
         if getattr(args, name) is not None and getattr(args, base) is None:
             raise errors.InputError(f"--{name}={getattr(args, name)}: goes with --{base}; give that, or leave it out")

@@ -191,11 +191,20 @@ def nearest(value: Fraction) -> int:
 
 
 def check_range(
-    piece: score.Score, bars: Sequence[parts.Bar], path: str | os.PathLike[str], what: str = "score"
+    piece: score.Score,
+    bars: Sequence[parts.Bar],
+    path: str | os.PathLike[str],
+    what: str = "score",
+    transpose: int | None = None,
 ) -> None:
     """InputError at the first pitch outside 36..81, with a transposition that fits all voices.
 
-    `bars` are those of the file, for the place in the message; `what` is the word for the piece: "score" or "melody".
+    Args:
+      piece: the score.
+      bars: those of the file, for the place in the message.
+      path: of the file.
+      what: the word for the piece, "score" or "melody".
+      transpose: semitones by which the file was moved, where a caller can be asked for that (None: it cannot).
     """
     outside = ~pianoroll.in_range(piece.pitches)
     if not outside.any():
@@ -218,5 +227,9 @@ def check_range(
     least = pianoroll.MAX_PITCH - high if high > pianoroll.MAX_PITCH else pianoroll.MIN_PITCH - low
     octaves = int(np.sign(least)) * 12 * -(-abs(least) // 12)
     fits = low + octaves >= pianoroll.MIN_PITCH and high + octaves <= pianoroll.MAX_PITCH
-    whole = f" (or {octaves:+d}, whole octaves)" if fits and octaves != least else ""
-    raise errors.InputError(f"{fault}; transpose the {what} by {least:+d} semitones{whole}")
+    whole = fits and octaves != least and not transpose
+    if transpose is None:
+        other = f" (or {octaves:+d}, whole octaves)" if whole else ""
+        raise errors.InputError(f"{fault}; transpose the {what} by {least:+d} semitones{other}")
+    other = f" (or {octaves}, whole octaves)" if whole else ""
+    raise errors.InputError(f"{fault}; transpose the {what}: --transpose={transpose + least}{other}")

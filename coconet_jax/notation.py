@@ -59,41 +59,43 @@ def read_satb(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None) 
     return piece
 
 
-def read_partial(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None) -> score.Score:
+def read_partial(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None, transpose: int = 0) -> score.Score:
     """Reads what is written of a score of four voices, pitches [t,4], -1 where nothing is.
 
     Any of the voices may be missing: names decide which is which; a single part without one is the soprano, two or
     three are told by their range. The score is as long as the file: its empty bars at the end are there to be filled
-    (in MIDI up to the end of the tracks). Of several notes at once in a voice the highest is kept.
+    (in MIDI up to the end of the tracks). Of several notes at once in a voice the highest is kept. All notes are moved
+    by `transpose` semitones.
 
     Raises:
       InputError: no notes at all, a pitch outside 36..81, or see `read_score`.
     """
     found = voices_lib.find_some(read_parts(path, steps_per_quarter=steps_per_quarter), path, voices)
+    found = parts.transposed(found, transpose)
     piece = grid.place(found, path=path, steps_per_quarter=steps_per_quarter, highest=True, whole=True)
-    grid.check_range(piece, grid.bars_of(found), path)
+    grid.check_range(piece, grid.bars_of(found), path, transpose=transpose)
     return piece
 
 
-def read_melody(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None) -> score.Score:
+def read_melody(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None, transpose: int = 0) -> score.Score:
     """Reads one voice, pitches [t,1]: the file's only part with notes, or the soprano of four.
 
     Rests in the bar of the last note are part of it, if the file has them; empty bars after that are not. Of several
     notes at once in a soprano the highest is kept; in a lone part without a voice's name, a piano's perhaps, they are
-    an error.
+    an error. All notes are moved by `transpose` semitones.
 
     Raises:
       InputError: another number of voices, two notes at once, a pitch outside 36..81, or see `read_score`.
     """
     everything = read_parts(path, steps_per_quarter=steps_per_quarter)
-    found = voices_lib.find_melody(everything, path, voices)
+    found = parts.transposed(voices_lib.find_melody(everything, path, voices), transpose)
     if not any(part.notes for part in found.parts):
         raise errors.InputError(f"{path} holds no melody notes; give a file with notes in its first voice")
     sung = any(voices_lib.is_voice_name(part.name) for part in found.parts) or len(everything.parts) > 1
     melody = grid.place(
         found, path=path, steps_per_quarter=steps_per_quarter, highest=sung or voices is not None, to_bar_line=True
     )
-    grid.check_range(melody, grid.bars_of(found), path, "melody")
+    grid.check_range(melody, grid.bars_of(found), path, "melody", transpose)
     return melody
 
 

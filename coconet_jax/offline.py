@@ -36,6 +36,7 @@ def begin(
     micro_batch: int | None = None,
     chunk_size: int | None = None,
     default_micro_batch: int = 32,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Opens a folder for a run, new or begun, and returns its manifest.
 
@@ -51,6 +52,8 @@ def begin(
       micro_batch: chains of one compiled program; None for what the run was begun with, or the default.
       chunk_size: samples in a file; None for what the run was begun with, or 256.
       default_micro_batch: of new runs.
+      about: what a reader wants to know besides, as JSON has it; kept as the run was begun, and no matter of whether
+        two runs are the same.
 
     Raises:
       InputError: the folder holds another run (the fields that differ are named), more samples than are asked for,
@@ -81,10 +84,12 @@ def begin(
         "request": describe(request, seed),
         "settings": dict(settings),
         "versions": provenance.versions(),
+        samples.ABOUT: dict(about or {}),
     }
     manifest = json.loads(json.dumps(manifest, allow_nan=False))  # tuples are lists once they were read back
     if stored is not None:
-        _check_same_run(folder, stored, manifest)
+        manifest[samples.ABOUT] = stored.get(samples.ABOUT, manifest[samples.ABOUT])
+        _check_same_run(folder, stored | {samples.ABOUT: manifest[samples.ABOUT]}, manifest)
     if stored != manifest:
         samples.write_manifest(place, manifest)
     return manifest

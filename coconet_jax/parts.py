@@ -67,6 +67,16 @@ class Parts(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
+def transposed(found: Parts, semitones: int) -> Parts:
+    """The same notes, so many semitones higher."""
+
+    def move(notes: Sequence[Note]) -> list[Note]:
+        return [note._replace(pitch=note.pitch + semitones) for note in notes]
+
+    moved = [Part(part.name, move(part.notes), tuple(map(move, part.layers))) for part in found.parts]
+    return found._replace(parts=moved)
+
+
 def bar_quarters(meter: tuple[int, int]) -> Fraction:
     """How long a bar is, in quarters."""
     return Fraction(4 * meter[0], meter[1])

@@ -18,7 +18,13 @@ def from_flags(args: argparse.Namespace, steps_per_quarter: int) -> tuple[tasks.
     request = _request(args, task, steps_per_quarter)
     if args.given is not None:
         request = constraints.with_notes(
-            request, notation.read_partial(args.given, steps_per_quarter=steps_per_quarter)
+            request,
+            notation.read_partial(
+                args.given,
+                steps_per_quarter=steps_per_quarter,
+                voices=args.voices if task == "compose" else None,
+                transpose=args.transpose or 0,
+            ),
         )
     if args.last_chord is not None:
         chord = [parse_pitch("--last_chord", word) for word in re.split(r"[\s,]+", args.last_chord.strip())]
@@ -30,7 +36,7 @@ def from_flags(args: argparse.Namespace, steps_per_quarter: int) -> tuple[tasks.
 
 def _request(args: argparse.Namespace, task: str, grid: int) -> tasks.Request:
     def read(path: str) -> score.Score:
-        piece = notation.read_partial(path, steps_per_quarter=grid, voices=args.voices)
+        piece = notation.read_partial(path, steps_per_quarter=grid, voices=args.voices, transpose=args.transpose or 0)
         # Empty bars at the end are there to be filled, by the one task that fills.
         return piece if task == "complete" else bars.without_last_rests(piece)
 
@@ -81,11 +87,11 @@ def _request(args: argparse.Namespace, task: str, grid: int) -> tasks.Request:
 
 def _harmonize(args: argparse.Namespace, grid: int) -> tasks.Request:
     (voice,) = (0,) if args.voice is None else _voices("voice", args.voice)
-    rests = args.rests or "sound"
+    rests, how = args.rests or "sound", {"voices": args.voices, "transpose": args.transpose or 0}
     if voice == 0:
-        melody = notation.read_melody(args.harmonize, steps_per_quarter=grid, voices=args.voices)
+        melody = notation.read_melody(args.harmonize, steps_per_quarter=grid, **how)
         return tasks.harmonize(melody, rests=rests)
-    piece = notation.read_partial(args.harmonize, steps_per_quarter=grid, voices=args.voices)
+    piece = notation.read_partial(args.harmonize, steps_per_quarter=grid, **how)
     written = [v for v in tasks.ALL_VOICES if (piece.pitches[:, v] != pianoroll.REST).any()]
     if len(written) == 1:  # a melody alone is the voice asked for, whatever the reader took it for
         piece = dataclasses.replace(piece, pitches=piece.pitches[:, written], onset=piece.onset[:, written])

@@ -22,6 +22,7 @@ from coconet_jax import (
     files,
     flags,
     generate,
+    midi,
     notation,
     offline,
     pianoroll,
@@ -54,8 +55,9 @@ _EXAMPLES = """examples:
     python -m coconet_jax.sample --inpaint=chorale.mid --span=3-4 --out=inpainted
   by a network that you have trained:
     python -m coconet_jax.sample --checkpoint=runs/mine --num_samples=4 --bars=4 --out=mine
-  finishing sweeps at the end; quick drafts, by few model calls:
-    python -m coconet_jax.sample --finish_sweeps=2 --out=finished
+  a melody that lies too high, a fifth lower:
+    python -m coconet_jax.sample --harmonize=high.mid --transpose=-7 --out=lower
+  quick drafts, by few model calls:
     python -m coconet_jax.sample --sampler=maskgit --num_steps=16 --out=drafts
   ten thousand for a study, resumable, read back by coconet_jax.samples.load_samples("study"):
     python -m coconet_jax.sample --num_samples=10000 --bars=8 --out=study
@@ -120,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         default="choir",
         help=f"sound: {', '.join(notation.PROGRAMS)}, or four General MIDI numbers 0-127 from soprano to bass, such as "
         "73,71,69,70 (default: choir)",
+    )
+    group.add_argument(
+        "--velocities",
+        metavar="LIST",
+        help="how loud each voice is in MIDI and wav, 1-127, soprano to bass "
+        f"(default: {','.join(map(str, midi.VELOCITIES))})",
     )
     group.add_argument("--staves", type=int, choices=(2, 4), default=4, help="of MusicXML (default: 4)")
     group.add_argument(
@@ -186,6 +194,16 @@ def _programs(text: str) -> tuple[int, ...]:
     )
 
 
+def _velocities(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return midi.VELOCITIES
+    with contextlib.suppress(ValueError):
+        numbers = tuple(int(part) for part in text.split(","))
+        if len(numbers) == pianoroll.NUM_VOICES and all(1 <= number <= 127 for number in numbers):
+            return numbers
+    raise errors.InputError(f"--velocities={text}: use four numbers 1-127 such as 110,70,70,80")
+
+
 def _check_numbers(args: argparse.Namespace) -> None:
     for name, least, most in (
         ("num_samples", 1, 10**9),
@@ -229,6 +247,7 @@ def _write_scores(args: argparse.Namespace, made: samples.Samples, formats: Sequ
         args.out,
         formats,
         programs=_programs(args.programs),
+        velocities=_velocities(args.velocities),
         qpm=qpm,
         staves=args.staves,
         progress=len(made.pitches) > 4,
@@ -269,7 +288,7 @@ def _sweeps(args: argparse.Namespace, num_samples: int, steps_per_quarter: int, 
 
 def _sample(args: argparse.Namespace) -> None:
     chosen = settings.from_flags(args)
-    _programs(args.programs)  # before the work, not after it
+    _programs(args.programs), _velocities(args.velocities)  # before the work, not after it
     num_samples = args.alternatives or args.num_samples or 4
     formats = _formats(args.formats, num_samples)
     if "wav" in formats:
@@ -313,6 +332,7 @@ def _sample(args: argparse.Namespace) -> None:
         micro_batch=args.micro_batch,
         chunk_size=args.chunk_size or (num_samples if args.alternatives else None),
         default_micro_batch=usual,
+        about=flags.asked(args) | {"checkpoint": str(named), "model": dataclasses.asdict(loaded.config.model)},
     )
     plan = generate.plan(
         loaded,

@@ -2,7 +2,8 @@
 
 A run's folder holds
 
-    manifest.json         what was asked for: settings, seed, checkpoint, versions, num_samples, chunk_size
+    manifest.json         what was asked for: settings, seed, checkpoint, versions, num_samples, chunk_size; and
+                          under "about" the task and wishes as they were written, and the network's shape
     samples_00000.npz     samples 0 .. chunk_size - 1, as arrays named like the fields of `Samples`
     samples_00001.npz     ...
 
@@ -34,7 +35,8 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 FILE_NAME: Final = "samples.npz"  # the only file of a run before there were chunks
 _SIZE: Final = "num_samples"
-_UNMARKED: Final = (_SIZE, "chunk_size", "micro_batch")  # what need not show in a sample
+ABOUT: Final = "about"  # for readers alone: the flags as they were written, the network's shape
+_UNMARKED: Final = (_SIZE, "chunk_size", "micro_batch", ABOUT)  # what need not show in a sample
 
 
 class Samples(NamedTuple):

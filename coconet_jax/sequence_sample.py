@@ -5,6 +5,7 @@
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import functools
 from typing import Final, NamedTuple, cast
 
@@ -191,6 +192,7 @@ def _sample(args: argparse.Namespace) -> None:
         micro_batch=args.micro_batch,
         chunk_size=args.chunk_size,
         default_micro_batch=MICRO_BATCH,
+        about={"checkpoint": args.checkpoint, "model": dataclasses.asdict(loaded.config.model)},
     )
     print(f"{args.num_samples} x {args.steps} steps from step {loaded.step} of {args.checkpoint}", flush=True)
     own = functools.partial(

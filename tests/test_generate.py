@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coconet_jax import config, devices, errors, generate, model, pianoroll, score, steering, tasks
+from coconet_jax import blends, config, constraints, devices, errors, generate, model, pianoroll, score, steering, tasks
 
 SETTINGS = config.Sample(num_steps=5)
 
@@ -35,6 +35,59 @@ def test_a_chain_depends_on_seed_and_number_alone(tiny_config, tiny_variables, s
     other = base._replace(micro_batch=3)
     np.testing.assert_array_equal(generate.samples(other, order).pitches, many[order])
     assert (generate.samples(base._replace(seed=2), order).pitches != many[order]).any()
+
+
+SAMPLERS = {
+    "gibbs": config.Sample(num_steps=3, finish_sweeps=1, finish_stride=2),
+    "ancestral": config.Sample("ancestral", num_steps=4),
+    "ancestral_gibbs": config.Sample("ancestral_gibbs", num_steps=1, draws_per_call=16),
+    "maskgit": config.Sample("maskgit", num_steps=4, remask_share=0.2),
+    "upsample": config.Sample("upsample", num_steps=6),
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_task_goes_with_every_sampler(tiny_config, tiny_variables, chorale, sampler):
+    """What is given stays, and what is free is written."""
+    gaps = dataclasses.replace(chorale, pitches=chorale.pitches.copy(), onset=chorale.onset.copy())
+    gaps.pitches[3:9, 1:3], gaps.onset[3:9, 1:3] = -1, False
+    half = score.from_pitches(chorale.pitches[:8])
+    requests = [
+        tasks.compose(16),
+        tasks.harmonize(score.from_pitches(chorale.pitches[:, :1])),
+        tasks.harmonize(score.from_pitches(chorale.pitches[:, 3:]), 3),
+        tasks.complete(gaps),
+        tasks.inpaint(chorale, 4, 12, voices=[0, 2]),
+        tasks.revoice(chorale, (2, 1)),
+        tasks.transition(score.from_pitches(chorale.pitches[:4]), half, 4),
+        tasks.extend(half, 8),
+        tasks.extend(half, 8, before=True),
+        tasks.upsample(chorale),
+        blends.hybrid([chorale, chorale]),
+        blends.variations(chorale, 0.5),
+        constraints.with_last_chord(tasks.compose(16), (67, 62, 59, 43), 4),
+    ]
+    ids = np.arange(3)
+    for request in requests:
+        chosen = plan(tiny_config, tiny_variables, request, settings=SAMPLERS[sampler], num_devices=1)
+        begun = tasks.start(request, 1, ids)
+        made = generate.samples(chosen, ids).pitches
+        free = np.array(begun.free)
+        assert free.any() and (made[free] >= pianoroll.MIN_PITCH).all()
+        np.testing.assert_array_equal(made[~free], np.array(begun.pitches)[~free])
+
+
+def test_nor_do_micro_batches_and_devices_where_channels_are_many():
+    """From 29 channels on convolutions are done otherwise (winograd.py): that must not round by the shape either."""
+    net = config.Model(num_layers=4, num_filters=32)
+    variables = model.init(jax.random.key(0), net)
+    base = generate.Plan(variables, net, tasks.compose(16), SAMPLERS["gibbs"], seed=1, micro_batch=4)
+    found = [generate.samples(base, np.arange(5)).pitches]
+    for micro_batch, num_devices in ((1, 1), (3, 2)):
+        found.append(
+            generate.samples(base._replace(micro_batch=micro_batch, num_devices=num_devices), np.arange(5)).pitches
+        )
+    assert all((each == found[0]).all() for each in found)
 
 
 def test_devices_do_not_matter(tiny_config, tiny_variables, monkeypatch):

@@ -1,6 +1,7 @@
 """The command's words: each task reads its files and makes the request its function makes; what does not go is said."""
 
 import argparse
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -43,6 +44,10 @@ def same(one: tasks.Request, other: tasks.Request) -> None:
         np.testing.assert_array_equal(left, right)
 
 
+def moved(piece: score.Score, semitones: int) -> score.Score:
+    return dataclasses.replace(piece, pitches=np.where(piece.pitches < 0, -1, piece.pitches + semitones))
+
+
 MELODY = score.from_pitches(np.repeat([67, 65, -1, 64], 8)[:, None])
 GAPS = with_rests(LONG, (slice(8, 16), 1), (..., 3))
 
@@ -57,6 +62,9 @@ GAPS = with_rests(LONG, (slice(8, 16), 1), (..., 3))
         (["--harmonize=DIR/melody.mid", "--rests=together"], tasks.harmonize(MELODY, rests="together")),
         (["--harmonize=DIR/melody.mid", "--voice=Tenor"], tasks.harmonize(MELODY, 2)),
         (["--harmonize=DIR/pickup.mid"], tasks.harmonize(PICKUP)),
+        (["--harmonize=DIR/melody.mid", "--transpose=-7"], tasks.harmonize(moved(MELODY, -7))),
+        (["--harmonize=DIR/pickup.mid", "--voice=bass", "--transpose=2"], tasks.harmonize(moved(PICKUP, 2), 3)),
+        (["--complete=DIR/gaps.mid", "--transpose=3"], tasks.complete(moved(GAPS, 3))),
         (["--harmonize=DIR/pickup.mid", "--voice=bass"], tasks.harmonize(PICKUP, 3)),
         (["--complete=DIR/gaps.mid"], tasks.complete(GAPS)),
         (["--complete=DIR/gaps.mid", "--rests=keep", "--bars=3"], tasks.complete(GAPS, rests="keep", steps=48)),
@@ -103,6 +111,9 @@ def test_notes_and_last_chord_go_with_any_task(folder):
     np.testing.assert_array_equal(request.free, expected)
     np.testing.assert_array_equal(request.given.pitches[:32, 0], melody)
     assert (request.given.pitches[40:] == [67, 62, 58, 43]).all()
+    below, _ = asked(folder, "--bars=3", "--given=DIR/melody.mid", "--voices=-,-,-,1", "--transpose=-24")
+    np.testing.assert_array_equal(below.given.pitches[:32, 3], np.where(melody < 0, -1, melody - 24))
+    assert (below.given.pitches[:, :3] == pianoroll.REST).all()
     short, _ = asked(folder, "--variations=DIR/long.mid", "--last_chord=G4 D4 B3 G2", "--last_chord_steps=3")
     np.testing.assert_array_equal(short.free, ~mask(32, slice(29, 32)))
 
@@ -154,6 +165,10 @@ def test_words_of_likeness_to_the_old_notes(folder):
         (["--extend=DIR/long.mid", "--similarity=0.5"], "--similarity=0.5 goes with --variations; with --extend"),
         (["--hybrid=DIR/long.mid,DIR/long.mid", "--freedom=1,1,1,1"], "--freedom=1,1,1,1 goes with --inpaint or"),
         (["--upsample=DIR/long.mid", "--before"], "--before goes with --extend; with --upsample leave it out"),
+        (["--bars=2", "--transpose=3"], "--transpose=3 goes with --harmonize or"),
+        (["--harmonize=DIR/melody.mid", "--transpose=300"], "--transpose=300: use -127 to 127"),
+        (["--harmonize=DIR/melody.mid", "--transpose=20"], "transpose the melody: --transpose=14$"),
+        (["--complete=DIR/gaps.mid", "--transpose=-30"], "transpose the score: --transpose=-18$"),
         (["--key_strength=2"], "--key_strength=2.0: goes with --key"),
         (["--last_chord_steps=2"], "--last_chord_steps=2: goes with --last_chord"),
         (["--harmonize=DIR/melody.mid", "--voice=organ"], "--voice=organ: name one of soprano"),

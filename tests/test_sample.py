@@ -1,5 +1,6 @@
 """The sampling command: files open elsewhere, given notes stay, runs resume and part, mistakes are one line."""
 
+import json
 import os
 import pathlib
 import socket
@@ -77,6 +78,31 @@ def test_command_composes(run, tmp_path, capsys):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() or name == names[0]
 
 
+def test_the_manifest_tells_what_was_asked_for(run, chorale, tmp_path, capsys):
+    words = (f"--checkpoint={run}", f"--inpaint={chorale}", "--span=2", "--num_steps=2", "--num_samples=1")
+    wishes = (
+        "--key=G major",
+        "--freedom=1,1,0,1",
+        "--velocities=110,60,61,62",
+        "--formats=midi",
+        f"--out={tmp_path}/a",
+    )
+    assert call(capsys, *words, *wishes)[0] == 0
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    about = dict(manifest["about"])
+    assert about.pop("model")["num_layers"] == 6 and manifest["settings"]["num_steps"] == 2
+    asked = {"inpaint": str(chorale), "span": "2", "key": "G major", "freedom": "1,1,0,1", "checkpoint": str(run)}
+    assert about == asked
+    midi = mido.MidiFile(tmp_path / "a" / "chorale_0000.mid")
+    loud = [{m.velocity for m in track if m.type == "note_on"} for track in midi.tracks[1:]]
+    assert loud == [{110}, {60}, {61}, {62}]
+    # The same music by another name is the same run, told as it was begun.
+    (tmp_path / "copy.mid").write_bytes(chorale.read_bytes())
+    again = [word.replace(str(chorale), str(tmp_path / "copy.mid")) for word in words]
+    assert call(capsys, *again, *wishes)[0] == 0
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text()) == manifest
+
+
 def test_command_harmonizes_midi_and_musicxml_alike(run, melody, tmp_path, capsys):
     made = {}
     for name, write in (("a.mid", notation.write_midi), ("a.musicxml", notation.write_musicxml)):
@@ -109,6 +135,7 @@ def chorale(tmp_path) -> pathlib.Path:
 @pytest.mark.parametrize(
     "words",
     [
+        ["--complete=GAPS", "--sampler=ancestral", "--order=chronological", "--finish_sweeps=1", "--finish_stride=4"],
         ["--inpaint=FILE", "--span=2-3", "--sampler=ancestral", "--num_steps=4"],
         ["--revoice=FILE", "--revoice_voices=tenor,alto", "--similarity_strength=2"],
         ["--transition=FILE,FILE", "--bars=1", "--sampler=upsample"],
@@ -122,7 +149,12 @@ def chorale(tmp_path) -> pathlib.Path:
     ids=lambda words: words[0].split("=")[0].strip("-"),
 )
 def test_every_task_with_some_sampler(run, chorale, tmp_path, capsys, words):
-    words = [word.replace("FILE", str(chorale)) for word in words]
+    whole_score = notation.read_satb(chorale)
+    gaps = np.zeros(whole_score.pitches.shape, bool)
+    gaps[10:20, 1], gaps[30:50, 2:] = True, True
+    sketch = score.Score(np.where(gaps, -1, whole_score.pitches), whole_score.onset & ~gaps)
+    notation.write_midi(tmp_path / "gaps.mid", sketch)
+    words = [word.replace("FILE", str(chorale)).replace("GAPS", str(tmp_path / "gaps.mid")) for word in words]
     steps = [] if any(word.startswith("--num_steps") for word in words) else ["--num_steps=2"]
     code, _, complaint = call(
         capsys, f"--checkpoint={run}", *words, *steps, "--num_samples=2", "--formats=midi", f"--out={tmp_path}/out"
@@ -130,7 +162,9 @@ def test_every_task_with_some_sampler(run, chorale, tmp_path, capsys, words):
     assert code == 0, complaint
     made = samples.load_samples(tmp_path / "out")
     assert (made.pitches >= pianoroll.MIN_PITCH).all()
-    given = notation.read_satb(chorale).pitches
+    given = whole_score.pitches
+    if words[0].startswith("--complete"):
+        assert (made.given == ~gaps).all()
     if made.pitches.shape[1] == len(given) and not words[0].startswith("--hybrid"):
         whole = np.broadcast_to(given, made.pitches.shape)
         np.testing.assert_array_equal(made.pitches[made.given], whole[made.given])
@@ -311,12 +345,14 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--num_steps=-1"], "num_steps=-1"),
         (["--checkpoint=RUN", "--formats=pdf"], "--formats=pdf"),
         (["--checkpoint=RUN", "--programs=kazoo"], "--programs=kazoo"),
+        (["--checkpoint=RUN", "--velocities=loud"], "--velocities=loud"),
+        (["--checkpoint=RUN", "--velocities=90,90,90,128"], "--velocities=90,90,90,128: use four numbers 1-127"),
         (["--checkpoint=RUN", "--tempo=0"], "--tempo=0"),
         (["--checkpoint=RUN", "--harmonize=gone.mid"], "gone.mid"),
         (["--checkpoint=RUN", "--harmonize=BAD/empty.mid"], "empty.mid"),
         (["--checkpoint=RUN", "--harmonize=BAD/corrupt.mid"], "corrupt.mid"),
         (["--checkpoint=RUN", "--harmonize=BAD/chord.mid"], "more than one note at once"),
-        (["--checkpoint=RUN", "--harmonize=BAD/high.mid"], "outside"),
+        (["--checkpoint=RUN", "--harmonize=BAD/high.mid"], "--transpose=-9 (or -12, whole octaves)"),
         (["--checkpoint=RUN", "--harmonize=BAD/high.mid", "--meter=3/4"], "leave it out"),
     ],
 )
