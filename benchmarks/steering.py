@@ -17,9 +17,8 @@ from coconet_jax.judge import rates
 
 STEPS = 64
 NUM_SAMPLES = 64
-KEY = "G major"
 NARROW = ((62, 74), (57, 69), (50, 62), (43, 57))
-_IN_KEY = [(7 + step) % 12 for step in (0, 2, 4, 5, 7, 9, 11)]
+KEYS = {"G major": (7, 9, 11, 0, 2, 4, 6), "e minor": (4, 6, 7, 9, 11, 0, 1, 2, 3)}  # both sixths and sevenths
 
 
 class Trial(NamedTuple):
@@ -37,8 +36,8 @@ def trials(original: score.Score) -> list[Trial]:
     """All of them; `original` is what similarity and freedom stay near to."""
     low, high = np.array(NARROW).T
 
-    def changed(voices: slice) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda pitches: (pitches != original.pitches)[:, :, voices].mean(axis=(1, 2))
+    def changed(voices: slice, steps: slice = slice(None)) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda pitches: (pitches != original.pitches)[:, steps, voices].mean(axis=(1, 2))
 
     def entropy(pitches: np.ndarray) -> np.ndarray:
         """Of each sample's soprano: nats of its pitches' shares, and so higher where it roams."""
@@ -51,15 +50,21 @@ def trials(original: score.Score) -> list[Trial]:
     def freedom(value: float) -> steering.Steering:
         return steering.freedom(original, 5.0, by_voice=(0.0, value, 0.0, 0.0))
 
-    return [
-        Trial(
-            f"key {KEY}",
+    def bar_freedom(value: float) -> steering.Steering:
+        return steering.freedom(original, 5.0, by_bar=(0.0, 0.0, value, 0.0))
+
+    def key(name: str) -> Trial:
+        return Trial(
+            f"key {name}",
             "notes in the key",
             (0, 1, 2, 4),
-            lambda s: steering.key(STEPS, KEY, s),
-            lambda p: np.isin(p % 12, _IN_KEY).mean(axis=(1, 2)),
+            lambda s: steering.key(STEPS, name, s),
+            lambda p: np.isin(p % 12, KEYS[name]).mean(axis=(1, 2)),
             False,
-        ),
+        )
+
+    return [
+        *map(key, KEYS),
         Trial(
             "ranges",
             "notes outside narrow ranges",
@@ -77,6 +82,14 @@ def trials(original: score.Score) -> list[Trial]:
             True,
         ),
         Trial("freedom of the alto", "alto notes changed", (0, 0.5, 1), freedom, changed(slice(1, 2)), True),
+        Trial(
+            "freedom of bar 3",
+            "notes of bar 3 changed",
+            (0, 0.5, 1),
+            bar_freedom,
+            changed(slice(0, 4), slice(32, 48)),
+            True,
+        ),
         Trial(
             "surprise of the soprano",
             "entropy of its pitches, nats",

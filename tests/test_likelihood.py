@@ -85,7 +85,7 @@ def test_real_chorales_with_the_trained_net_agree_with_the_plain_loop():
     rest = int(np.flatnonzero((rested == -1).any(axis=1))[0])
     worst = 0.0
     for name, measure in estimates.MEASURES.items():
-        for piece, ordering, frames in ((0, 1, [0, 37, 64]), (1, 4, [rest, len(rested) - 1])):
+        for piece, ordering, frames in ((0, 1, [0, 37]), (1, 4, [rest])):
             rows = rows_of((piece, t, ordering) for t in frames)
             protocol = likelihood.Protocol(measure.order, measure.feed)
             found = score(loaded.variables, loaded.config.model, corpus, rows, protocol)

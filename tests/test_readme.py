@@ -15,7 +15,8 @@ from coconet_jax import notation, score
 README = (conftest.REPOSITORY / "README.md").read_text()
 COMMANDS = re.findall(r"^    (python -m coconet_jax\..*)$", README, re.MULTILINE)
 SHORT = ["--config.train.num_steps=2", "--config.train.eval_every=2", "--config.train.bn_batches=1"]
-SHORT += ["--config.model.num_layers=6", "--config.data.crop_steps=16", "--config.train.eval_batch_size=64"]
+SHORT += ["--config.data.crop_steps=16", "--config.train.eval_batch_size=64"]
+SMALL_NET, SMALL_LSTM = ["--config.model.num_layers=6"], ["--config.model.num_units=16"]
 
 
 def test_the_first_screen_shows_the_two_commands():
@@ -56,6 +57,7 @@ def test_every_command_runs(tmp_path):
         words = shlex.split(command)
         if re.search(r"coconet_jax\.(train|sequence) ", command):
             words += SHORT
+            words += SMALL_LSTM if "sequence" in command else SMALL_NET
         elif "coconet_jax.evaluate" in command:
             words = [word for word in words if word != "--full"] + ["--max_frames=20"]
             # A network of six layers, as the one that ships is slow where little is optimised.

@@ -528,7 +528,7 @@ def test_killed_five_times_ends_bit_equal(toy_path, tmp_path):
     while kills < 5:
         process = launch(toy_path, tmp_path / "killed", long)
         deadline = time.monotonic() + 120
-        target = seen + 30
+        target = seen + 8
         while time.monotonic() < deadline and process.poll() is None:
             if (checkpoints(tmp_path / "killed") or [0])[-1] > target:
                 break
@@ -538,14 +538,14 @@ def test_killed_five_times_ends_bit_equal(toy_path, tmp_path):
         process.communicate()
         kills += 1
         seen = checkpoints(tmp_path / "killed")[-1]
-    final = f"--config.train.num_steps={seen // 4 * 4 + 40}"
+    final = f"--config.train.num_steps={seen // 4 * 4 + 12}"
     for name in ("killed", "whole"):
         process = launch(toy_path, tmp_path / name, final)
         output = process.communicate(timeout=300)[0]
         assert process.returncode == 0, output
     config = checkpoint.load(tmp_path / "whole").config
     whole, killed = final_state(tmp_path / "whole", config), final_state(tmp_path / "killed", config)
-    assert int(whole.step) == seen // 4 * 4 + 40
+    assert int(whole.step) == seen // 4 * 4 + 12
     assert_equal(whole, killed)
     lines = progress.read_metrics(tmp_path / "killed" / "metrics.jsonl")
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
@@ -583,7 +583,7 @@ def launch_pair(toy_path: str, workdir: storage.Named, *words: str) -> list[subp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("parallel", "streamed"), [("shard_map", False), ("pmap", False), ("pmap", True)])
+@pytest.mark.parametrize(("parallel", "streamed"), [("shard_map", False), ("pmap", True)])
 def test_two_processes_agree_with_one(toy_path, toy_pieces, tmp_path, parallel, streamed):
     words = ["--config.train.num_steps=5", "--config.train.eval_every=5"]
     pair_words = [*words, f"--config.parallel={parallel}"]
