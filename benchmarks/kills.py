@@ -25,6 +25,7 @@ CHUNK_SIZE = 16
 def command(folder: pathlib.Path, num_samples: int, *words: str) -> list[str]:
     """The sampling command."""
     size = [f"--num_samples={num_samples}", f"--chunk_size={CHUNK_SIZE}", f"--out={folder}", "--polish=0"]
+    size += [f"--micro_batch={CHUNK_SIZE // 2}"]  # two of them at once at most, so that a kill comes between files
     return [sys.executable, "-m", "coconet_jax.sample", *size, *words]
 
 

@@ -4,7 +4,7 @@ A body is written once, for one device, with collectives over the axis "data". `
 devices by `shard_map` or by `pmap`; either way the state is replicated and has no device axis outside.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import functools
 import hashlib
@@ -19,7 +19,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from coconet_jax import errors
+from coconet_jax import errors, storage
 
 AXIS = "data"
 Mesh = jax.sharding.Mesh
@@ -229,6 +229,27 @@ def _pmap(body: Callable[..., Any], mesh: Mesh, sharded: Sequence[bool], donate:
         return jax.tree.map(rejoin, out) if jax.process_count() > 1 else out
 
     return call
+
+
+@contextlib.contextmanager
+def explain_lack_of_memory(remedy: str) -> Iterator[None]:
+    """An InputError with the remedy where the memory of the machine or of a device does not suffice."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise errors.InputError(f"the memory does not suffice ({str(error)[:150]}); {remedy}") from None
+
+
+def check_shared(flag: str, named: storage.Named) -> None:
+    """InputError where a local folder is named and the processes are on several hosts, which need not share it."""
+    hosts = num_hosts()
+    if hosts > 1 and isinstance(storage.place(named), pathlib.Path):
+        raise errors.InputError(
+            f"{flag}={named}: {hosts} hosts cannot share a local folder; give a gs:// one, or "
+            f"file://{pathlib.Path(str(named)).absolute()} for a disk that they share"
+        )
 
 
 def num_hosts() -> int:

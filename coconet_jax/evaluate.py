@@ -291,15 +291,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     with errors.exit_on_input_error():
         _check(args)
-        try:
+        size = args.batch_size or likelihood.default_batch_size()
+        with devices.explain_lack_of_memory(f"give a smaller --batch_size (now {size})"):
             _evaluate(args)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise errors.InputError(
-                f"the memory does not suffice ({str(error)[:150]}); give a smaller --batch_size "
-                f"(now {args.batch_size or likelihood.default_batch_size()})"
-            ) from None
 
 
 if __name__ == "__main__":

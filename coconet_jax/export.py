@@ -8,7 +8,8 @@ The file is a zip of
                 [b,t,46,4], any b and t; on CPU nets of more than 28 channels agree to rounding, since the package's
                 own way of halving their multiplications needs to know t
   sample.bin    jax.export of (weights, seed int32 [], number int32 [b], pitches int8 [b,T,4], free bool [b,T,4]) ->
-                pitches int8 [b,T,4], any b: what `coconet_jax.sample` makes of the chains of these numbers
+                pitches int8 [b,T,4], any b: what `coconet_jax.sample --polish=0` makes of the chains
+                of these numbers
   weights.npz   the weights, float32, named by their place in the list
   about.json    config, settings of the sampler, digest, versions
   run.py        how to use it: needs jax, numpy and flatbuffers alone
@@ -50,6 +51,8 @@ import io, sys, zipfile
 from jax import export
 import numpy as np
 
+if len(sys.argv) != 4:
+    sys.exit("give the file, where to write, and how many: python run.py coconet.zip chorales.npz 4")
 path, out, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with zipfile.ZipFile(path) as archive:
     sample = export.deserialize(bytearray(archive.read("sample.bin")))
@@ -253,7 +256,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = dataclasses.replace(loaded.config, model=net)
         size = write(path, loaded._replace(config=config), chosen, steps, platforms) / 1e6
         print(f"wrote {path} ({size:.1f} MB): step {loaded.step}, {args.bars} bars, for {', '.join(platforms)}")
-        print(f"to use it: unzip {path} run.py && python run.py {path} chorales.npz 4")
+        local = path.name if isinstance(path, storage.Url) else path
+        fetch = f"fetch {path}; then " if isinstance(path, storage.Url) else ""
+        print(f"to use it: {fetch}unzip {local} run.py && python run.py {local} chorales.npz 4")
 
 
 if __name__ == "__main__":

@@ -298,6 +298,7 @@ def _sample(args: argparse.Namespace) -> None:
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
     devices.join_processes(args.distributed)
+    devices.check_shared("--out", args.out)
     named = args.checkpoint or weights.DEFAULT
     loaded = checkpoint.load(named, args.step)
     sweeps = _sweeps(args, num_samples, loaded.config.data.steps_per_quarter, folder)
@@ -441,7 +442,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command; a mistake of the user's is one line and exit code 2."""
     checkpoint.quiet()
     args = _parser().parse_args(argv)
-    with errors.exit_on_input_error():
+    remedy = "give a smaller --micro_batch and another --out, or ask for fewer bars"
+    with errors.exit_on_input_error(), devices.explain_lack_of_memory(remedy):
         _main(args)
 
 

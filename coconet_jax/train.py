@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import os
-import pathlib
+import re
 import sys
 import types
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) ->
     from coconet_jax import progress  # tqdm and TensorBoard are wanted here alone
 
     folder = storage.place(workdir).absolute()
-    _check_hosts(folder, workdir)
+    devices.check_shared("--workdir", workdir)
     _make_folder(folder)
     mesh = devices.make_mesh(config.num_devices)
     config_lib.check_devices(config, mesh.size)
@@ -225,12 +225,6 @@ def _rows_of_process(batch_size: int, mesh: devices.Mesh) -> np.ndarray:
     return np.concatenate([np.arange(n * local, (n + 1) * local, dtype=np.int32) for n in own])
 
 
-def _check_hosts(folder: storage.Place, workdir: storage.Named) -> None:
-    hosts = devices.num_hosts()
-    if hosts > 1 and isinstance(folder, pathlib.Path):
-        raise errors.InputError(f"--workdir={workdir}: {hosts} hosts cannot share a local folder; give a gs:// one")
-
-
 def _make_folder(folder: storage.Place) -> None:
     if isinstance(folder, storage.Url):
         files.check_folder(folder)
@@ -272,6 +266,10 @@ def parse(argv: Sequence[str], text: str) -> list[str]:
         except flags.Error as error:
             raise errors.InputError(f"{error} (see --help)") from None
         except Exception as error:  # whatever the code of a recipe raises
+            if unknown := re.fullmatch(r"[\"']+(\w+)[\"']+", str(error)):  # a field of --config.field
+                raise errors.InputError(f"--config has no field {unknown[1]}; see coconet_jax/config.py") from None
+            if missing := re.search(r"\[Errno \d+\] (.*)", str(error)):
+                raise errors.InputError(f"--config: {missing[1]}; give a recipe, such as configs/cpu.py") from None
             raise errors.InputError(f"--config: {type(error).__name__}: {error} (see --help)") from None
         if len(rest) > 1:
             raise errors.InputError(f"{rest[1]!r} is no flag; flags look like --workdir=DIR (see --help)")
@@ -317,9 +315,14 @@ def main(argv: Sequence[str], net: Net = COCONET) -> None:
             devices.split_cpu(_cpu_devices(config.train, devices.num_cores()))
         devices.start_processes(spread.mode, spread.coordinator, spread.num_processes, spread.process_id)
         devices.use_compile_cache()
+        remedy = (
+            f"lower train.batch_size={config.train.batch_size}, train.eval_batch_size={config.train.eval_batch_size} "
+            f"or data.crop_steps={config.data.crop_steps}, or give model.remat=True"
+        )
         try:
             assert _WORKDIR.value is not None  # _parse has seen to it
-            stopped = train(config, _WORKDIR.value, net)
+            with devices.explain_lack_of_memory(remedy):
+                stopped = train(config, _WORKDIR.value, net)
         except loop.NotFinite as error:
             print(
                 f"error: {error}; the last good checkpoint is kept: lower train.learning_rate "
@@ -328,14 +331,6 @@ def main(argv: Sequence[str], net: Net = COCONET) -> None:
                 file=sys.stderr,
             )
             sys.exit(1)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise errors.InputError(
-                f"the memory does not suffice ({str(error)[:150]}); lower train.batch_size={config.train.batch_size}, "
-                f"train.eval_batch_size={config.train.eval_batch_size} or data.crop_steps={config.data.crop_steps}, "
-                "or give model.remat=True"
-            ) from None
     if stopped.reason == "signal":
         sys.exit(143)
 

@@ -32,13 +32,13 @@ case $verb in
     if running; then
       echo "$name already runs here"
     else
-      mkdir -p runs/jobs
-      rm -f "$base.exit"
       echo "$name: $(quoted "$@")"
       # A session of its own is not ended with the terminal's.
       if flag DRY_RUN; then
         run setsid bash launch/rerun.sh "$@"
       else
+        mkdir -p runs/jobs
+        rm -f "$base.exit"
         # shellcheck disable=SC2016 # expanded by the inner shell
         setsid bash -c 'base=$1; shift; bash launch/rerun.sh "$@"; echo $? >"$base.exit"' \
           launch/rerun.sh "$base" "$@" >>"$base.log" 2>&1 </dev/null &

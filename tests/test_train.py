@@ -360,9 +360,8 @@ def test_a_run_at_a_url_is_that_of_a_folder_and_serves_all_commands(tiny_config,
 def test_hosts_that_share_no_folder_are_refused(tiny_config, toy_path, tmp_path, store, monkeypatch):
     monkeypatch.setattr(devices, "num_hosts", lambda: 4)
     config = dataclasses.replace(run_of(tiny_config, toy_path, num_steps=1), num_devices=1)
-    with pytest.raises(
-        errors.InputError, match="^--workdir=runs/x: 4 hosts cannot share a local folder; give a gs:// one$"
-    ):
+    said = "^--workdir=runs/x: 4 hosts cannot share a local folder; give a gs:// one, or file:///.*/runs/x for a disk"
+    with pytest.raises(errors.InputError, match=said):
         train.train(config, "runs/x")
     assert train.train(config, str(store)).step == 1
 
