@@ -51,10 +51,12 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
+    "TPU v4": Chip(275e12, 1200e9, 268e9, 128),
     "TPU v5e": Chip(197e12, 819e9, 200e9, 128),
     "TPU v5p": Chip(459e12, 2765e9, 600e9, 128),
     "TPU v6e": Chip(918e12, 1638e9, 400e9, 256),
     "H100 SXM": Chip(989e12, 3350e9, 450e9, 16),
+    "H200 SXM": Chip(989e12, 4800e9, 450e9, 16),
 }
 
 

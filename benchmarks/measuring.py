@@ -1,5 +1,6 @@
 """What the benchmarks share: the machine's own speed, counted operations, medians, JSON and Markdown."""
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 import importlib.util
 import json
@@ -15,16 +16,50 @@ import jax.numpy as jnp
 import numpy as np
 
 from coconet_jax import config as config_lib
-from coconet_jax import devices, files, model, pianoroll, provenance
+from coconet_jax import devices, errors, files, model, pianoroll, provenance
 
 
 def load_recipe(path: str) -> config_lib.Config:
     """The frozen config of a recipe such as configs/cpu.py."""
+    if not pathlib.Path(path).is_file():
+        raise errors.InputError(f"there is no recipe {path}; give one such as configs/small.py")
     spec = importlib.util.spec_from_file_location("recipe", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return config_lib.from_mapping(module.get_config())
+
+
+def numbers(flag: str, text: str) -> list[int]:
+    """The whole numbers above 0 of a flag such as --batches=8,16."""
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise errors.InputError(f"--{flag}={text}: use whole numbers from 1 on with commas between them")
+    return [int(word) for word in words]
+
+
+def words(flag: str, text: str, known: Sequence[str]) -> list[str]:
+    """The words of a flag such as --dtypes=float32,bfloat16, all of them known."""
+    found = text.split(",")
+    if unknown := [word for word in found if word not in known]:
+        raise errors.InputError(f"--{flag}={text}: {unknown[0]!r} is none of {', '.join(known)}")
+    return found
+
+
+def rounds(text: str) -> int:
+    """The type of --rounds."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: use 1 or more")
+    return int(text)
+
+
+def forget_programs() -> None:
+    """Compiles anew from here on, whatever lies in a cache, so that the time of compiling is that."""
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+DTYPES = ("float32", "bfloat16")
+MAPS = ("shard_map", "pmap")
 
 
 def forward_flops(net: config_lib.Model, batch: int, steps: int) -> int:
@@ -38,6 +73,21 @@ def forward_flops(net: config_lib.Model, batch: int, steps: int) -> int:
             total += spec.kernel**2 * channels * spec.features
         channels = spec.features
     return 2 * total * batch * steps * pianoroll.NUM_PITCHES
+
+
+def cut_flops(net: config_lib.Model, batch: int) -> int:
+    """Of the logits of one step, from windows of which each layer is computed for what that step depends on alone."""
+    width, total, channels = sum(model.reach(net)) + 1, 0, 2 * pianoroll.NUM_VOICES
+    for spec in model.layer_specs(net):
+        width -= (spec.kernel - 1) * spec.dilation[0]
+        if spec.separable:
+            splits = net.pointwise_splits if spec.features == net.num_filters else 1
+            total += width * (spec.kernel**2 * channels + channels * spec.features // splits)
+        else:
+            total += width * spec.kernel**2 * channels * spec.features
+        channels = spec.features
+    assert width == 1
+    return 2 * total * batch * pianoroll.NUM_PITCHES
 
 
 def training_flops(net: config_lib.Model, batch: int, steps: int) -> int:

@@ -103,8 +103,8 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", default="configs/small.py", help="recipes (default: configs/small.py)")
-    parser.add_argument("--batch", type=int, default=16, help="crops or chains (default: 16)")
-    parser.add_argument("--length", type=int, default=64, help="steps of each (default: 64)")
+    parser.add_argument("--batch", type=measuring.rounds, default=16, help="crops or chains (default: 16)")
+    parser.add_argument("--length", type=measuring.rounds, default=64, help="steps of each (default: 64)")
     parser.add_argument("--dtype", default="auto", help="of activations (default: auto)")
     parser.add_argument("--json", help="file for all numbers")
     args = parser.parse_args()

@@ -28,6 +28,7 @@ from coconet_jax import devices, errors, generate, model, objective, pianoroll, 
 
 COLUMNS = {
     "config": "Recipe",
+    "torch_device": "PyTorch on",
     "what": "What",
     "batch": "Batch",
     "steps": "Steps",
@@ -190,7 +191,9 @@ def compare(
     recipe: str, batch: int, length: int, rounds: int, compiled: bool, dtype: Any, mesh: devices.Mesh
 ) -> list[dict[str, Any]]:
     """A row for training and one for sampling; complains where the nets disagree."""
-    device = torch.device("cpu" if devices.on_cpu() or not torch.cuda.is_available() else "cuda")
+    if not devices.on_cpu() and not torch.cuda.is_available():
+        raise errors.InputError("JAX has an accelerator and torch none; install torch for it, or set JAX_PLATFORMS=cpu")
+    device = torch.device("cpu" if devices.on_cpu() else "cuda")
     half = dtype == "bfloat16"
     config = measuring.load_recipe(recipe)
     config = dataclasses.replace(
@@ -212,14 +215,19 @@ def compare(
     theirs_roll = torch.from_numpy(np.array(roll).transpose(0, 3, 1, 2)).contiguous().to(device)
     theirs_context = torch.from_numpy(context.transpose(0, 2, 1)).contiguous().to(device)
 
-    ours = model.apply(variables, net, roll, jnp.asarray(context), valid, train=False)[0]
+    # Both sides may round matrix products on GPUs (TF32), but for this comparison.
+    rounds_products = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    with jax.default_matmul_precision("highest"):
+        ours = model.apply(variables, net, roll, jnp.asarray(context), valid, train=False)[0]
+        logits = model.apply(variables, net, roll, jnp.asarray(context), valid, train=True)[0]
     with torch.inference_mode():
         theirs = there.eval()(theirs_roll, theirs_context).cpu().numpy().transpose(0, 2, 3, 1)
     difference = float(np.abs(np.asarray(ours) - theirs).max())
-    logits = model.apply(variables, net, roll, jnp.asarray(context), valid, train=True)[0]
     loss_ours = float(objective.nll_per_variable(logits, roll, ~jnp.asarray(context)).mean())
     trainer = Trainer(there, theirs_roll, theirs_context, config.train, False)
     loss_difference = abs(trainer() - loss_ours)
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = rounds_products
     largest = np.abs(theirs).max()
     print(f"{recipe}: logits (to {largest:.2g}) differ by {difference:.2g}, the training loss by {loss_difference:.2g}")
     if max(difference, loss_difference) > 1e-4:
@@ -292,10 +300,12 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", default="configs/small.py", help="recipes (default: configs/small.py)")
-    parser.add_argument("--batch", type=int, default=16, help="crops or chains (default: 16)")
-    parser.add_argument("--length", type=int, default=64, help="steps of each (default: 64)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
-    parser.add_argument("--dtype", default="float32", help="of activations: float32, bfloat16 (default: float32)")
+    parser.add_argument("--batch", type=measuring.rounds, default=16, help="crops or chains (default: 16)")
+    parser.add_argument("--length", type=measuring.rounds, default=64, help="steps of each (default: 64)")
+    parser.add_argument("--rounds", type=measuring.rounds, default=5, help="turns of each (default: 5)")
+    parser.add_argument(
+        "--dtype", default="float32", choices=measuring.DTYPES, help="of activations (default: float32)"
+    )
     parser.add_argument("--torch_compile", action="store_true", help="let torch.compile have PyTorch's sampling net")
     parser.add_argument("--json", help="file for all numbers")
     args = parser.parse_args()

@@ -15,12 +15,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
+import measuring
 import numpy as np
 
 from coconet_jax import checkpoint, config, data, errors, masks, model, objective, pianoroll, pieces
 from coconet_jax.judge import rates
 
 BATCH = 16
+COLUMNS = {
+    "precision": "Precision",
+    "nll": "NLL, nats per variable",
+    "difference": "Difference from float32",
+}
 
 
 def window_nll(variables: Any, net: config.Model, windows: data.Batch) -> Float[np.ndarray, "n"]:
@@ -66,6 +72,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument("--split", default="valid", help="(default: valid)")
+    parser.add_argument("--json", help="file for all numbers")
     args = parser.parse_args()
     checkpoint.quiet()
     with errors.exit_on_input_error():
@@ -80,14 +87,16 @@ def main() -> None:
             "bfloat16, stored": (round_kernels(params, "bfloat16"), net),
             "int8, stored": (round_kernels(params, "int8"), net),
         }
-        print(f"step {loaded.step} (sha256 {loaded.sha256[:8]}), {args.split}, {len(windows.valid)} windows\n")
-        print("| Precision | NLL, nats per variable | Difference from float32 |\n| --- | --- | --- |")
+        print(f"step {loaded.step} (sha256 {loaded.sha256[:8]}), {args.split}, {len(windows.valid)} windows")
         plain: Any = None
+        rows = []
         for name, (weights, chosen) in cases.items():
             nll = window_nll({"params": weights, "batch_stats": stats}, chosen, windows)
             plain = nll if plain is None else plain
             change = rates.average(nll - plain)
-            print(f"| {name} | {nll.mean():.4f} | {change.mean:+.4f} ± {change.error:.4f} |", flush=True)
+            rows.append({"precision": name, "nll": f"{nll.mean():.4f}", "mean": change.mean, "error": change.error})
+            rows[-1]["difference"] = f"{change.mean:+.4f} ± {change.error:.4f}"
+        measuring.finish("precision", rows, COLUMNS, args.json)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Counts the pieces whose pitches, onsets, meter and pick-up all come back, for MI
 and npz; then writes a thousand samples of 8 bars as MIDI and as MusicXML in one process.
 """
 
+import argparse
 from collections.abc import Callable
 import concurrent.futures
 import multiprocessing
@@ -43,6 +44,8 @@ def survives(piece: score.Score) -> dict[str, bool]:
 
 
 def main() -> None:
+    """The command."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     builder = chorales.prepare()
     splits = [chorales_builder.read_examples(builder, split) for split in ("train", "valid", "test")]
     pieces = [chorales.to_score(example, 4) for examples in splits for example in examples]

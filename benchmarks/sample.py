@@ -11,11 +11,12 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import measuring
 import numpy as np
 
 from coconet_jax import config as config_lib
-from coconet_jax import devices, errors, generate, model, tasks
+from coconet_jax import devices, errors, generate, model, pianoroll, tasks
 
 COLUMNS = {
     "config": "Recipe",
@@ -26,8 +27,27 @@ COLUMNS = {
     "milliseconds_a_chain": "A chain, ms",
     "chorales_per_second": "Chorales/s at one call a variable",
     "share_of_peak": "Share of matmul peak",
+    "counted_over_xla": "Counted / XLA's FLOPs",
     "first_seconds": "First run, compiling included, s",
+    "temporary_megabytes": "Between operations, MB a device",
 }
+
+
+def one_call(net: config_lib.Model, batch: int, length: int) -> dict[str, float]:
+    """Of the network alone, compiled for a device's share: our count of its operations over XLA's, and its memory."""
+    variables = model.init(jax.random.key(0), net)
+    cells = (batch, length, pianoroll.NUM_VOICES)
+    shapes = (
+        ((batch, length, pianoroll.NUM_PITCHES, pianoroll.NUM_VOICES), jnp.float32),
+        (cells, bool),
+        (cells[:2], bool),
+    )
+    inputs = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in shapes]
+    compiled = jax.jit(lambda v, *given: model.make_predict(v, net)(*given)).lower(variables, *inputs).compile()
+    return {
+        "counted_over_xla": measuring.forward_flops(net, batch, length) / measuring.xla_flops(compiled),
+        "temporary_megabytes": measuring.temporary_megabytes(compiled),
+    }
 
 
 def main() -> None:
@@ -37,33 +57,40 @@ def main() -> None:
     parser.add_argument("--lengths", default="64", help="steps of a chorale (default: 64)")
     parser.add_argument("--chains", default="16", help="on all devices together (default: 16)")
     parser.add_argument("--dtypes", default="float32", help="of activations (default: float32)")
-    parser.add_argument("--calls", type=int, default=8, help="model calls in a turn (default: 8)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
+    parser.add_argument("--calls", type=measuring.rounds, default=8, help="model calls in a turn (default: 8)")
+    parser.add_argument("--rounds", type=measuring.rounds, default=5, help="turns of each (default: 5)")
     parser.add_argument("--json", help="file for all numbers")
     args = parser.parse_args()
     devices.split_cpu(devices.num_cores())
-    devices.use_compile_cache()
+    measuring.forget_programs()
     with errors.exit_on_input_error():
         count = len(jax.local_devices())
         runs: dict[tuple[str, str, int, int], Any] = {}
         firsts = {}
-        choices = (args.configs, args.dtypes, args.lengths, args.chains)
-        for recipe, dtype, length, chains in itertools.product(*(text.split(",") for text in choices)):
+        choices = (
+            args.configs.split(","),
+            measuring.words("dtypes", args.dtypes, measuring.DTYPES),
+            measuring.numbers("lengths", args.lengths),
+            measuring.numbers("chains", args.chains),
+        )
+        network = {}
+        for recipe, dtype, length, chains in itertools.product(*choices):
             net = dataclasses.replace(measuring.load_recipe(recipe).model, dtype=dtype)
-            share = -(-int(chains) // count)
+            share = -(-chains // count)
             plan = generate.Plan(
                 model.init(jax.random.key(0), net),
                 net,
-                tasks.compose(int(length)),
+                tasks.compose(length),
                 config_lib.Sample(num_steps=args.calls - 1),
                 micro_batch=share,
-                num_devices=min(count, int(chains)),
+                num_devices=min(count, chains),
             )
-            run = lambda plan=plan, n=int(chains): generate.samples(plan, np.arange(n)).pitches  # noqa: E731
-            key = (recipe, dtype, int(length), int(chains))
+            run = lambda plan=plan, n=chains: generate.samples(plan, np.arange(n)).pitches  # noqa: E731
+            key = (recipe, dtype, length, chains)
+            network[key] = one_call(net, share, length)
             runs[key], firsts[key] = run, measuring.clock(run)
         mesh = devices.make_mesh()
-        seconds, peaks = measuring.beside_peaks(runs, args.rounds, args.dtypes.split(","), mesh)
+        seconds, peaks = measuring.beside_peaks(runs, args.rounds, choices[1], mesh)
         rows = []
         for (recipe, dtype, length, chains), found in seconds.items():
             call = measuring.median(found) / args.calls
@@ -79,6 +106,7 @@ def main() -> None:
                     "chorales_per_second": chains / (call * 4 * length),
                     "share_of_peak": flops / call / peaks[dtype],
                     "first_seconds": firsts[recipe, dtype, length, chains],
+                    **network[recipe, dtype, length, chains],
                     "flops": flops,
                     "peak_flops": peaks[dtype],
                     "seconds": found,

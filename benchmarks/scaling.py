@@ -145,21 +145,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="crops, or chains, of strong scaling (default: 16)")
     parser.add_argument("--processes", type=int, default=2, help="local processes (default: 2)")
     parser.add_argument("--calls", type=int, default=8, help="model calls of a sample (default: 8)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: 3)")
+    parser.add_argument("--rounds", type=measuring.rounds, default=3, help="turns of each (default: 3)")
     parser.add_argument("--join", help=argparse.SUPPRESS)
     parser.add_argument("--json", help="file for all numbers")
     args = parser.parse_args()
     with errors.exit_on_input_error():
         config = measuring.load_recipe(args.config)
-        counts = sorted(map(int, args.devices.split(",")))
+        counts = sorted(measuring.numbers("devices", args.devices))
         if args.join:
             devices.split_cpu(1)
             join(args.join, config, args.batch, args.rounds)
             return
         if args.batch % counts[-1]:
             raise errors.InputError(f"--batch={args.batch} is not divisible by {counts[-1]} devices")
-        rows = over_processes(args)
         devices.split_cpu(counts[-1])
+        # Each local process would take all GPUs of a machine.
+        rows = over_processes(args) if devices.on_cpu() else []
         devices.use_compile_cache()
         rows += over_devices(config, counts, args.batch, args.rounds, args.calls)
         rows += over_sizes(config, min(devices.num_cores(), counts[-1]), args.rounds, args.calls)

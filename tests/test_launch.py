@@ -305,6 +305,8 @@ def test_a_job_outlives_its_starter_and_is_followed_to_its_exit_code(tmp_path):
     job("start", "train", *aborting(tmp_path, 1))  # anew, under rerun.sh
     assert job("follow", "train").returncode == 0
     assert job("status", "train").stdout == "ended 0\n" and count(tmp_path) == 2
+    assert "train: true" in bash("job.sh", "start", "train", "true", folder=tmp_path, DRY_RUN="1").stdout
+    assert job("status", "train").stdout == "ended 0\n"
     job("start", "train", "sleep", "5")
     os.kill(int((tmp_path / "runs" / "jobs" / "train.pid").read_text()), signal.SIGKILL)
     ends_in_one_line(job("follow", "train"), "train was ended by force")

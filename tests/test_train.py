@@ -678,6 +678,19 @@ def test_a_signal_to_one_of_two_processes_saves_both(toy_path, tmp_path):
     assert checkpoint.load(tmp_path).step == checkpoints(tmp_path)[0]
 
 
+@pytest.mark.slow
+def test_a_lost_peer_aborts_the_other(toy_path, tmp_path):
+    """kill -9 of the lead. (Of another process it is noticed by its silence only, which takes a minute and a half.)"""
+    url = f"file://{tmp_path}/run"
+    pair = launch_pair(toy_path, url, "--config.train.num_steps=100000", "--config.parallel=shard_map")
+    deadline = time.monotonic() + 120
+    while not mirror.steps(storage.place(f"{url}/checkpoints")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pair[0].kill()
+    outputs = [process.communicate(timeout=300)[0] for process in pair]
+    assert pair[1].returncode == -signal.SIGABRT, outputs[1]  # 134 to a shell, and to launch/rerun.sh
+
+
 MISTAKES = [
     (["--workdir=W"], "--config is missing"),
     (["--config=configs/test.py"], "--workdir is missing"),
