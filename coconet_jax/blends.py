@@ -42,7 +42,7 @@ def hybrid(pieces: Sequence[score.Score], *, keep_share: float = 0.5, chunk_step
     onset = np.stack([piece.onset for piece in laid])
 
     def chain(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        generator = _generator(seed, number)
+        generator = tasks.generator(seed, number)
         slots = _slots(generator.random(), length, chunk, pickup, first.steps_per_quarter)
         kept = _choose(generator, int(slots[-1]) + 1, keep_share)
         source = _sources(generator, inside, slots, kept)
@@ -87,7 +87,7 @@ def variations(
     writable = ~tasks.silent_cells(piece, rests, ("fill", "keep", "together"))
 
     def chain(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        generator = _generator(seed, number)
+        generator = tasks.generator(seed, number)
         lots = generator.random(pianoroll.NUM_VOICES)
         runs = [_slots(lot, length, chunk, piece.pickup_steps, piece.steps_per_quarter) for lot in lots]
         counts = np.array([run[-1] + 1 for run in runs])
@@ -112,12 +112,6 @@ def _every(chain: _Chain) -> Callable[[int, Int[np.ndarray, " n"]], tasks.Given]
         return tasks.Given(blank, onset & ~free, free)
 
     return vary
-
-
-def _generator(seed: int, number: int) -> np.random.Generator:
-    # Philox is keyed, not seeded: two chains never share a stream. Only `random` is called, whose numbers, other than
-    # those of `permutation` or `choice`, are not expected to change with numpy.
-    return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
 
 
 def _chunk(asked: int | None, usual: int, length: int) -> int:

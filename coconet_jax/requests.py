@@ -26,7 +26,10 @@ def from_flags(args: argparse.Namespace, steps_per_quarter: int) -> tuple[tasks.
                 transpose=args.transpose or 0,
             ),
         )
-    if args.last_chord is not None:
+    if args.last_chord is not None and args.last_chord.strip().lower() == "tonic":
+        tonic = None if args.key is None else steering.parse_key(args.key)[0]
+        request = constraints.with_close(request, tonic=tonic, steps=args.last_chord_steps)
+    elif args.last_chord is not None:
         chord = [parse_pitch("--last_chord", word) for word in re.split(r"[\s,]+", args.last_chord.strip())]
         usual = min(2 * steps_per_quarter, len(request.free))
         steps = usual if args.last_chord_steps is None else args.last_chord_steps

@@ -47,6 +47,8 @@ _OURS = re.compile(  # the files of a run
 _EXAMPLES = """examples:
   four chorales of four bars, as MIDI, MusicXML and pictures:
     python -m coconet_jax.sample --num_samples=4 --bars=4 --out=chorales
+  the same, each with a close at its end:
+    python -m coconet_jax.sample --num_samples=4 --bars=4 --last_chord=tonic --out=closed
   four harmonisations of a melody, with a wish for its key:
     python -m coconet_jax.sample --harmonize=melody.mid --key="G major" --out=harmonised
   the gaps of a score filled, its written notes kept:

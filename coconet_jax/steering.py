@@ -53,7 +53,7 @@ def key(steps: int, name: str, strength: float) -> Steering:
       name: such as "G major", "e minor", "Bb major", "F# minor".
       strength: nats taken from each pitch outside.
     """
-    tonic, mode = _parse_key(name)
+    tonic, mode = parse_key(name)
     pitch_class = (np.arange(pianoroll.MIN_PITCH, pianoroll.MAX_PITCH + 1) - tonic) % 12
     outside = ~np.isin(pitch_class, _SCALES[mode])
     return _biased(steps, -_check_strength("key_strength", strength) * outside[:, None])
@@ -143,8 +143,12 @@ def _check_strength(name: str, strength: float) -> float:
     return strength
 
 
-def _parse_key(name: str) -> tuple[int, str]:
-    """Pitch class of the tonic, and the mode."""
+def parse_key(name: str) -> tuple[int, str]:
+    """Pitch class of the tonic, and the mode, of a name such as "G major" or "e minor".
+
+    Raises:
+      InputError: no such key.
+    """
     found = re.fullmatch(r"\s*([A-Ga-g])(#|b|-sharp|-flat)?\s+(major|minor)\s*", name, re.IGNORECASE)
     if found is None:
         raise errors.InputError(f"key={name!r}: use a tonic and a mode, such as 'G major', 'e minor' or 'Bb major'")

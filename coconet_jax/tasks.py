@@ -62,6 +62,13 @@ def start(request: Request, seed: int, ids: Int[np.ndarray, " n"]) -> Given:
     return Given(np.broadcast_to(pitches, shape), np.broadcast_to(onset, shape), np.broadcast_to(request.free, shape))
 
 
+def generator(seed: int, number: int) -> np.random.Generator:
+    """Random numbers of a chain."""
+    # Philox is keyed, not seeded: two chains never share a stream. Only `random` is called, whose numbers, other than
+    # those of `permutation` or `choice`, are not expected to change with numpy.
+    return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
+
+
 def struck(request: Request, given: Given, pitches: Integer[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t 4"]:
     """Where the notes of finished chains are struck: at every new pitch, and where the user struck a given note.
 

@@ -114,6 +114,8 @@ def test_notes_and_last_chord_go_with_any_task(folder):
     below, _ = asked(folder, "--bars=3", "--given=DIR/melody.mid", "--voices=-,-,-,1", "--transpose=-24")
     np.testing.assert_array_equal(below.given.pitches[:32, 3], np.where(melody < 0, -1, melody - 24))
     assert (below.given.pitches[:, :3] == pianoroll.REST).all()
+    closed, _ = asked(folder, "--bars=2", "--last_chord=tonic", "--key=e minor", "--last_chord_steps=4")
+    assert (tasks.start(closed, 0, np.arange(3)).pitches[:, -4:, 3] % 12 == 4).all()
     short, _ = asked(folder, "--variations=DIR/long.mid", "--last_chord=G4 D4 B3 G2", "--last_chord_steps=3")
     np.testing.assert_array_equal(short.free, ~mask(32, slice(29, 32)))
 

@@ -260,6 +260,13 @@ EMPTY = score.from_pitches(np.zeros((0, 4), int))
             lambda: constraints.with_notes(tasks.harmonize(filled(16)), score.from_pitches(np.full((4, 4), 60))),
             "given: the soprano holds Bb4 in bar 1, which stays",
         ),
+        (
+            lambda: constraints.with_close(tasks.harmonize(score.from_pitches(np.full((32, 1), 66))), tonic=7),
+            "last_chord=tonic: F#4 at the end is in no closing chord on G; name the notes",
+        ),
+        (lambda: constraints.with_close(tasks.extend(filled(32), 16, before=True)), "the end of the piece stays"),
+        (lambda: constraints.with_close(tasks.compose(8), steps=9), "last_chord_steps=9: .* allow 1 to 8"),
+        (lambda: constraints.with_close(tasks.compose(8), steps=8), "tonic is all of it"),
         (lambda: constraints.with_last_chord(tasks.compose(8), [67, 62, 59], 4), "last_chord=G4 D4 B3: give four"),
         (lambda: constraints.with_last_chord(tasks.compose(8), [99, 62, 59, 43], 4), "last_chord=Eb7 .* give four"),
         (lambda: constraints.with_last_chord(tasks.compose(8), [67, 62, 59, 43], 9), "last_chord_steps=9: .* 1 to 8"),
@@ -274,6 +281,36 @@ def test_mistakes_are_one_line(make, message):
     with pytest.raises(errors.InputError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_a_close_is_a_major_triad_of_its_own_in_each_chain():
+    request = constraints.with_close(tasks.compose(32))
+    begun = tasks.start(request, 3, np.arange(40))
+    np.testing.assert_array_equal(begun.free, np.broadcast_to(~mask(32, slice(24, 32)), (40, 32, 4)))
+    chords = begun.pitches[:, -1].astype(int)
+    assert (begun.pitches[:, 24:] == chords[:, None]).all() and (begun.pitches[:, :24] == -1).all()
+    assert begun.onset[:, 24].all() and not begun.onset[:, :24].any() and not begun.onset[:, 25:].any()
+    above = (chords - chords[:, 3:]) % 12
+    assert all(set(row) == {0, 4, 7} for row in above.tolist()) and (above[:, 0] == 0).all()
+    assert (np.diff(chords) < 0).all() and len(np.unique(chords, axis=0)) > 10
+    again = tasks.start(request, 3, np.array([17, 5]))
+    np.testing.assert_array_equal(again.pitches, begun.pitches[[17, 5]])
+    in_d = tasks.start(constraints.with_close(tasks.compose(32), tonic=2, steps=4), 0, np.arange(6)).pitches
+    assert (in_d[:, -4:, 3] % 12 == 2).all() and (in_d[:, :-4] == -1).all()
+
+
+def test_a_close_agrees_with_what_is_given():
+    melody = np.repeat([67, 69, 71, 72, 71, 69, 67, -1], 4)[:, None]
+    request = constraints.with_close(tasks.harmonize(score.from_pitches(melody)))
+    begun = tasks.start(request, 0, IDS)
+    # The last note of four steps, before the rest; G major is found.
+    assert (begun.pitches[:, 24:28, 0] == 67).all() and (begun.pitches[:, 24:28, 3] % 12 == 7).all()
+    assert (begun.pitches[:, 28:] == -1).all() and not begun.free[:, 24:].any() and begun.free[:, :24, 1:].all()
+    # On its third or fifth too, where another key is asked for.
+    third = tasks.start(constraints.with_close(tasks.harmonize(score.from_pitches(melody)), tonic=3), 0, IDS).pitches
+    assert (third[:, 27, 0] == 67).all() and (third[:, 27, 3] % 12 == 3).all()
+    turns = constraints.with_close(tasks.revoice(filled(16), [1, 3]), tonic=6)
+    assert turns.in_turn == (1, 3)
 
 
 def test_silence_around_a_score_leaves_bar_lines_in_place():
