@@ -317,8 +317,8 @@ def main(argv: Sequence[str], net: Net = COCONET) -> None:
         devices.use_compile_cache()
         remedy = (
             f"lower train.batch_size={config.train.batch_size}, train.eval_batch_size={config.train.eval_batch_size} "
-            f"or data.crop_steps={config.data.crop_steps}, or give model.remat=True"
-        )
+            f"or data.crop_steps={config.data.crop_steps}"
+        ) + ("" if devices.on_cpu() else ", or give model.remat=True")
         try:
             assert _WORKDIR.value is not None  # _parse has seen to it
             with devices.explain_lack_of_memory(remedy):
