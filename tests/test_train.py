@@ -684,7 +684,7 @@ def test_a_lost_peer_aborts_the_other(toy_path, tmp_path):
     url = f"file://{tmp_path}/run"
     pair = launch_pair(toy_path, url, "--config.train.num_steps=100000", "--config.parallel=shard_map")
     deadline = time.monotonic() + 120
-    while not mirror.steps(storage.place(f"{url}/checkpoints")) and time.monotonic() < deadline:
+    while not mirror.steps(storage.Url(f"{url}/checkpoints")) and time.monotonic() < deadline:
         time.sleep(0.05)
     pair[0].kill()
     outputs = [process.communicate(timeout=300)[0] for process in pair]
