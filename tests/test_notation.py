@@ -60,10 +60,10 @@ def test_wrong_number_of_voices(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("pitches", "match"),
     [
-        ([60] * 20 + [91] * 4, r"G6 \(MIDI 91\) in bar 2, beat 2 is outside C2..A5.*by -10 semitones \(or -12"),
-        ([34, 34, 60, 60], r"Bb1 \(MIDI 34\) in bar 1, beat 1 .*by \+2 semitones \(or \+12"),
+        ([60] * 20 + [91] * 4, r"G6 \(MIDI 91\) in bar 2, beat 2 is outside C2..A5.*--transpose=-10 \(or -12"),
+        ([34, 34, 60, 60], r"Bb1 \(MIDI 34\) in bar 1, beat 1 .*--transpose=2 \(or 12"),
         ([36, 80, 82, 82], r"spans 46 semitones and no transposition fits"),
-        ([37, 82, 82, 82], r"by -1 semitones$"),
+        ([37, 82, 82, 82], r"melody: --transpose=-1$"),
     ],
 )
 def test_range_error_names_pitch_place_and_transposition(tmp_path, pitches, match):
