@@ -98,7 +98,7 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
 
     def close(seed: int, ids: Int[np.ndarray, " n"]) -> tasks.Given:
         begun = tasks.start(request, seed, ids)
-        pitches, onset = np.array(begun.pitches), np.array(begun.onset)
+        pitches = np.array(begun.pitches)
         for row, number in enumerate(ids):
             draw = tasks.generator(seed + 2**40, int(number))
             root = _tonic(pitches[row], draw) if tonic is None else tonic
@@ -112,8 +112,8 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
                 )
             chord = chords[int(draw.random() * len(chords))]
             pitches[row] = np.where(where, chord, pitches[row])
-        onset |= where & ~np.roll(where, 1, axis=0)
-        return tasks.Given(pitches.astype(np.int8), onset, np.array(begun.free) & ~where)
+        # Nothing of it is struck: where the same note comes before, it is the longer for it.
+        return tasks.Given(pitches.astype(np.int8), np.array(begun.onset), np.array(begun.free) & ~where)
 
     close(0, np.arange(1))  # complaints come before the work
     return made._replace(in_turn=request.in_turn, vary=close)

@@ -289,7 +289,10 @@ def test_a_close_is_a_major_triad_of_its_own_in_each_chain():
     np.testing.assert_array_equal(begun.free, np.broadcast_to(~mask(32, slice(24, 32)), (40, 32, 4)))
     chords = begun.pitches[:, -1].astype(int)
     assert (begun.pitches[:, 24:] == chords[:, None]).all() and (begun.pitches[:, :24] == -1).all()
-    assert begun.onset[:, 24].all() and not begun.onset[:, :24].any() and not begun.onset[:, 25:].any()
+    made = np.repeat(chords[:2, None], 32, axis=1).astype(np.int16)
+    made[1, :24] += 1
+    struck = tasks.struck(request, tasks.start(request, 3, np.arange(2)), made)
+    assert not struck[0, 1:].any() and struck[1, 24].all()  # the same chord before it goes on into it
     above = (chords - chords[:, 3:]) % 12
     assert all(set(row) == {0, 4, 7} for row in above.tolist()) and (above[:, 0] == 0).all()
     assert (np.diff(chords) < 0).all() and len(np.unique(chords, axis=0)) > 10
