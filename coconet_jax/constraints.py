@@ -69,8 +69,8 @@ _CLOSE_TONICS: Final = (14, 0, 34, 5, 33, 15, 6, 61, 1, 34, 13, 9)
 def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int | None = None) -> tasks.Request:
     """The request with a closing chord at its end: a major triad on the tonic, in root position, as Bach's are.
 
-    Each chain has a voicing of its own, among those that agree with what is given there: the tonic is in the soprano,
-    unless another note is given.
+    Each chain has a voicing of its own, among those that agree with what is given there in all chains: the tonic is in
+    the soprano, unless another note is given. What single chains have kept there (hybrid, variations) gives way.
 
     Args:
       request: whose end is not given as a whole.
@@ -95,6 +95,7 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
     where[total - (steps or usual) : total] = True
     where &= request.free
     made = tasks.request_for(request.given, request.free & ~where, "last_chord=tonic is all of it")
+    end = tuple(int(pitch) for pitch in held[-1])
 
     def close(seed: int, ids: Int[np.ndarray, " n"]) -> tasks.Given:
         begun = tasks.start(request, seed, ids)
@@ -102,8 +103,7 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
         for row, number in enumerate(ids):
             draw = tasks.generator(seed + 2**40, int(number))
             root = _tonic(pitches[row], draw) if tonic is None else tonic
-            end = np.where(begun.free[row, total - 1], pianoroll.REST, pitches[row, total - 1])
-            chords = _closes(root, tuple(end.tolist()))
+            chords = _closes(root, end)
             if not len(chords):
                 names = " ".join(parts.pitch_name(int(pitch)) for pitch in end if pitch != pianoroll.REST)
                 raise errors.InputError(
@@ -113,7 +113,7 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
             chord = chords[int(draw.random() * len(chords))]
             pitches[row] = np.where(where, chord, pitches[row])
         # Nothing of it is struck: where the same note comes before, it is the longer for it.
-        return tasks.Given(pitches.astype(np.int8), np.array(begun.onset), np.array(begun.free) & ~where)
+        return tasks.Given(pitches.astype(np.int8), np.array(begun.onset) & ~where, np.array(begun.free) & ~where)
 
     close(0, np.arange(1))  # complaints come before the work
     return made._replace(in_turn=request.in_turn, vary=close)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coconet_jax import bars, constraints, errors, pianoroll, score, tasks
+from coconet_jax import bars, blends, constraints, errors, pianoroll, score, tasks
 
 IDS = np.arange(8)
 
@@ -312,6 +312,12 @@ def test_a_close_agrees_with_what_is_given():
     # On its third or fifth too, where another key is asked for.
     third = tasks.start(constraints.with_close(tasks.harmonize(score.from_pitches(melody)), tonic=3), 0, IDS).pitches
     assert (third[:, 27, 0] == 67).all() and (third[:, 27, 3] % 12 == 3).all()
+    # What a chain has kept of a score gives way, whatever it is; the key is that of what is left.
+    blend = constraints.with_close(blends.variations(filled(32), 0.9))
+    kept = tasks.start(blend, 0, IDS)
+    assert (kept.pitches[:, 24:] == kept.pitches[:, 31:]).all() and not kept.free[:, 24:].any()
+    assert kept.onset[:, :24].any() and not kept.onset[:, 24:].any()
+    assert ((kept.pitches[:, -1, 0] - kept.pitches[:, -1, 3]) % 12 == 0).all()
     turns = constraints.with_close(tasks.revoice(filled(16), [1, 3]), tonic=6)
     assert turns.in_turn == (1, 3)
 
