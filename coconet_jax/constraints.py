@@ -90,7 +90,7 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
     most = total - int(np.flatnonzero(~alike)[-1]) - 1 if not alike.all() else total
     usual = min(2 * request.given.steps_per_quarter, most)
     if steps is not None and not 1 <= steps <= most:
-        raise errors.InputError(f"last_chord_steps={steps}: the last notes that are given allow 1 to {most}")
+        raise errors.InputError(f"last_chord_steps={steps}: the piece and what is given at its end allow 1 to {most}")
     where = np.zeros(request.free.shape, bool)
     where[total - (steps or usual) : total] = True
     where &= request.free
