@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coconet_jax import errors, pianoroll
-from coconet_jax.judge import fit, network
+from coconet_jax.judge import calibration, fit, network
 
 TINY = network.Config(features=8, stem_features=4, dilations=(1,), groups=2, dropout=0.0)
 DRAW = jax.jit(fit.draw_batch, static_argnames="settings")
@@ -39,7 +39,10 @@ def test_it_learns_and_keeps_the_best(sets: tuple[fit.Examples, fit.Examples]) -
     assert logits.shape == (2, 20, 2)
     assert (logits.argmax(-1) == valid.labels).mean() > 0.9
     # What is said of the members is true of the parameters that were kept.
-    np.testing.assert_allclose(fit.cross_entropy(logits, valid.labels).mean(1), fitted.loss_nats, atol=1e-4)
+    for member, loss in zip(logits, fitted.loss_nats, strict=True):
+        temperature = calibration.fit_temperature(member, valid.labels, valid.weights)
+        tempered = calibration.log_softmax(member, temperature)
+        assert loss == pytest.approx(calibration.nll_nats(tempered, valid.labels, valid.weights), abs=1e-4)
     assert set(fitted.step) <= {30, 60}
     # Members differ; the same settings give the same parameters again.
     assert np.abs(logits[0] - logits[1]).max() > 0.01

@@ -19,7 +19,7 @@ import optax
 
 from coconet_jax import devices, errors, loop, pianoroll
 from coconet_jax import state as state_lib
-from coconet_jax.judge import network
+from coconet_jax.judge import calibration, network
 from coconet_jax.pianoroll import AnyArray
 
 # Of a forward pass over many windows, all together: more than fit a core's cache slow it down, and few windows are
@@ -94,7 +94,7 @@ class State(NamedTuple):
     opt_state: Any
     ema: network.Params
     best: network.Params
-    best_loss: Float[Array, " m"]  # nats per window, inf before the first evaluation
+    best_loss: Float[Array, " m"]  # nats per window at its own temperature, inf before the first evaluation
     best_step: Int[Array, " m"]
 
 
@@ -103,7 +103,7 @@ class Fitted(NamedTuple):
 
     Attributes:
       params: of all members, stacked.
-      loss_nats: each member's validation loss where it was kept, nats per window.
+      loss_nats: each member's validation loss where it was kept, nats per window, after a temperature of its own.
       step: and after how many updates that was.
     """
 
@@ -249,7 +249,7 @@ def fit(
 
     def evaluate(state: State) -> tuple[State, dict[str, float], bool]:
         logits = predict(state.ema, config, valid.pitches, valid.valid).logits
-        loss = np.average(cross_entropy(logits, valid.labels), axis=1, weights=valid.weights)
+        loss = np.array([_tempered_loss(member, valid) for member in logits])
         better = jnp.asarray(loss < np.asarray(state.best_loss))
         keep = lambda new, old: jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)  # noqa: E731
         state = state._replace(
@@ -274,11 +274,11 @@ def fit(
     return Fitted(*jax.tree.map(np.asarray, (best, state.best_loss, state.best_step)))
 
 
-def cross_entropy(logits: Float[np.ndarray, "*m n k"], labels: Integer[np.ndarray, " n"]) -> Float[np.ndarray, "*m n"]:
-    """Nats that each label costs."""
-    highest = logits.max(axis=-1, keepdims=True)
-    total = np.log(np.exp(logits - highest).sum(axis=-1)) + highest[..., 0]
-    return total - logits[..., np.arange(len(labels)), labels]
+def _tempered_loss(logits: Float[np.ndarray, "n k"], examples: Examples) -> float:
+    """Nats that each label costs on average, after the best temperature for them: networks that have learned what
+    they were shown grow too sure long before they stop getting better at what they were not shown."""
+    temperature = calibration.fit_temperature(logits, examples.labels, examples.weights)
+    return calibration.nll_nats(calibration.log_softmax(logits, temperature), examples.labels, examples.weights)
 
 
 @functools.lru_cache(maxsize=8)
