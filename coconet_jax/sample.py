@@ -5,9 +5,7 @@
 
 import argparse
 from collections.abc import Sequence
-import contextlib
 import dataclasses
-import re
 import sys
 
 from jaxtyping import Int16, Int64
@@ -22,14 +20,12 @@ from coconet_jax import (
     files,
     flags,
     generate,
-    midi,
     notation,
     offline,
-    pianoroll,
+    outputs,
     polish,
     requests,
     samples,
-    score,
     settings,
     storage,
     weights,
@@ -37,13 +33,7 @@ from coconet_jax import (
 from coconet_jax.judge import critic as critic_lib
 from coconet_jax.judge import selection
 
-FORMATS = ("npz", "midi", "musicxml", "png", "wav")
-DEFAULT_FORMATS = ("midi", "musicxml", "png")
-MAX_SCORES = 64  # above so many samples the npz alone is written unless formats are asked for
 _RECORDS = 8  # parts of a run after which the bar moves
-_OURS = re.compile(  # the files of a run
-    r"manifest\.json|samples(_\d{5,})?\.npz|chorale_\d{4,}\.(mid|musicxml|png|wav)|trace(\.npz|_\d{4,}\.png)"
-)
 _EXAMPLES = """examples:
   four chorales of four bars, as MIDI, MusicXML and pictures:
     python -m coconet_jax.sample --num_samples=4 --bars=4 --out=chorales
@@ -98,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"N times over, draw every passage of two beats {polish.PASSAGES.candidates} times anew and keep what the "
         f"critic takes most surely for real; 0: leave the model's work as it is (default: {polish.USUAL}, and 0 for "
-        f"more than {MAX_SCORES} samples)",
+        f"more than {outputs.MAX_SCORES} samples)",
     )
     group.add_argument(
         "--best_of",
@@ -111,41 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--critic", metavar="FILE", help="written by benchmarks/critic.py (default: the packaged one)")
 
-    group = parser.add_argument_group("files")
-    group.add_argument(
-        "--formats",
-        metavar="LIST",
-        help=f"of {','.join(FORMATS)}; the arrays (npz) are always written, and up to {MAX_SCORES} samples "
-        f"{','.join(DEFAULT_FORMATS)} too unless this says otherwise; wav needs the program fluidsynth",
-    )
-    group.add_argument("--tempo", type=float, metavar="QPM", help="quarters a minute (default: the score's, or 80)")
-    group.add_argument(
-        "--programs",
-        default="choir",
-        help=f"sound: {', '.join(notation.PROGRAMS)}, or four General MIDI numbers 0-127 from soprano to bass, such as "
-        "73,71,69,70 (default: choir)",
-    )
-    group.add_argument(
-        "--velocities",
-        metavar="LIST",
-        help="how loud each voice is in MIDI and wav, 1-127, soprano to bass "
-        f"(default: {','.join(map(str, midi.VELOCITIES))})",
-    )
-    group.add_argument("--staves", type=int, choices=(2, 4), default=4, help="of MusicXML (default: 4)")
-    group.add_argument(
-        "--export",
-        metavar="IDS",
-        help="samples nothing: writes scores of samples that lie in --out, such as 0-15,40 or all",
-    )
-    group.add_argument(
-        "--trace",
-        type=int,
-        default=0,
-        metavar="N",
-        help=f"also keep the scores after about N stages of the work, of up to {MAX_SCORES} samples: trace.npz "
-        "(pitches int16 (stages,n,t,4)) and a picture each",
-    )
-
+    outputs.add_flags(parser)
     group = parser.add_argument_group("at scale")
     group.add_argument(
         "--shard_index", type=int, metavar="K", help="do part K of the run (from 0) in the folder shared by"
@@ -166,44 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 256)")
     return parser
-
-
-def _formats(text: str | None, num_samples: int) -> tuple[str, ...]:
-    """The score formats to write."""
-    if text is None:
-        if num_samples <= MAX_SCORES:
-            return DEFAULT_FORMATS
-        print(
-            f"{num_samples} samples: writing arrays alone (--formats=midi,musicxml,png for scores, or --export later)"
-        )
-        return ()
-    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = [part for part in chosen if part not in FORMATS]
-    if unknown or not chosen:
-        raise errors.InputError(f"--formats={text}: use one or more of {','.join(FORMATS)}")
-    return tuple(name for name in chosen if name != "npz")
-
-
-def _programs(text: str) -> tuple[int, ...]:
-    if text in notation.PROGRAMS:
-        return tuple(notation.PROGRAMS[text])
-    with contextlib.suppress(ValueError):
-        numbers = tuple(int(part) for part in text.split(","))
-        if len(numbers) == pianoroll.NUM_VOICES and all(0 <= number <= 127 for number in numbers):
-            return numbers
-    raise errors.InputError(
-        f"--programs={text}: use {', '.join(notation.PROGRAMS)}, or four numbers 0-127 such as 73,71,69,70"
-    )
-
-
-def _velocities(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return midi.VELOCITIES
-    with contextlib.suppress(ValueError):
-        numbers = tuple(int(part) for part in text.split(","))
-        if len(numbers) == pianoroll.NUM_VOICES and all(1 <= number <= 127 for number in numbers):
-            return numbers
-    raise errors.InputError(f"--velocities={text}: use four numbers 1-127 such as 110,70,70,80")
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -232,43 +150,15 @@ def _check_numbers(args: argparse.Namespace) -> None:
             f"--alternatives={args.alternatives} compares all answers in one place; leave out --chunk_size, --trace, "
             "--num_shards and --distributed"
         )
-    if args.trace and (shared or args.chunk_size or (args.num_samples or 0) > MAX_SCORES):
+    if args.trace and (shared or args.chunk_size or (args.num_samples or 0) > outputs.MAX_SCORES):
         raise errors.InputError(
-            f"--trace={args.trace} goes with up to {MAX_SCORES} samples in one place; ask for fewer, and leave out "
-            "--chunk_size, --num_shards and --distributed"
+            f"--trace={args.trace} goes with up to {outputs.MAX_SCORES} samples in one place; ask for fewer, and leave "
+            "out --chunk_size, --num_shards and --distributed"
         )
     if args.best_of and (args.alternatives or args.trace):
         raise errors.InputError(f"--best_of={args.best_of} chooses one of many; leave out --alternatives and --trace")
     if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
         raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
-
-
-def _write_scores(args: argparse.Namespace, made: samples.Samples, formats: Sequence[str], qpm: float | None) -> None:
-    paths = exporting.export(
-        made,
-        args.out,
-        formats,
-        programs=_programs(args.programs),
-        velocities=_velocities(args.velocities),
-        qpm=qpm,
-        staves=args.staves,
-        progress=len(made.pitches) > 4,
-    )
-    print(f"wrote {len(paths)} files to {args.out}")
-    for path in paths[:12]:
-        print(f"  {path}")
-    if len(paths) > 12:
-        print(f"  ... and {len(paths) - 12} more")
-
-
-def _remove_run(folder: storage.Place) -> None:
-    """Deletes what a run wrote, told by its names, and nothing else."""
-    try:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _OURS.fullmatch(path.name):
-                path.unlink()
-    except OSError as error:
-        raise files.cannot_write(folder, error) from None
 
 
 def _sweeps(args: argparse.Namespace, num_samples: int, steps_per_quarter: int, folder: storage.Place) -> int:
@@ -285,14 +175,14 @@ def _sweeps(args: argparse.Namespace, num_samples: int, steps_per_quarter: int, 
     begun = None if args.overwrite else samples.read_manifest(folder)
     if begun is not None:
         return begun["settings"].get("polish", 0)
-    return polish.USUAL if knows and num_samples <= MAX_SCORES else 0
+    return polish.USUAL if knows and num_samples <= outputs.MAX_SCORES else 0
 
 
 def _sample(args: argparse.Namespace) -> None:
     chosen = settings.from_flags(args)
-    _programs(args.programs), _velocities(args.velocities)  # before the work, not after it
+    outputs.programs(args.programs), outputs.velocities(args.velocities)  # before the work, not after it
     num_samples = args.alternatives or args.num_samples or 4
-    formats = _formats(args.formats, num_samples)
+    formats = outputs.formats(args.formats, num_samples)
     if "wav" in formats:
         notation.audio.check()
     folder = storage.place(args.out)
@@ -313,7 +203,7 @@ def _sample(args: argparse.Namespace) -> None:
     for remark in request.given.remarks:
         print(f"note: {remark}")
     if args.overwrite:
-        _remove_run(folder)
+        outputs.remove_run(folder)
     steps = len(request.free)
     candidates = args.best_of or 1
     usual = generate.default_micro_batch(num_samples * candidates, steps, loaded.config.model)
@@ -400,7 +290,7 @@ def _sample(args: argparse.Namespace) -> None:
     if sum(quoting):
         print(f"note: {sum(quoting)} samples quote the training music, as all of their candidates did")
     if args.trace:
-        _write_trace(folder, trace[0], request.given)
+        outputs.write_trace(folder, trace[0], request.given)
     if (args.num_shards or 1) > 1 or args.distributed != "off":
         print(f"this part of {folder} is done")
         return
@@ -409,19 +299,9 @@ def _sample(args: argparse.Namespace) -> None:
         if len(again):
             print(f"only {num_samples - len(again)} different answers were found; a higher --temperature gives more")
     if formats:
-        _write_scores(args, samples.load_samples(folder), formats, args.tempo)
+        outputs.write_scores(args, samples.load_samples(folder), formats, args.tempo)
     else:
         print(f"wrote {samples.num_chunks(manifest)} files of samples to {folder}")
-
-
-def _write_trace(folder: storage.Place, trace: Int16[np.ndarray, "r n t 4"], given: score.Score) -> None:
-    """The way of each sample, as arrays and as pictures."""
-    from coconet_jax import render  # matplotlib is wanted here alone
-
-    files.replace_npz(folder / "trace.npz", pitches=trace)
-    for number in range(trace.shape[1]):
-        render.write_trace(folder / f"trace_{number:04d}.png", trace[:, number], given)
-    print(f"wrote {len(trace)} stages of {trace.shape[1]} samples to {folder}/trace.npz, with pictures")
 
 
 def _main(args: argparse.Namespace) -> None:
@@ -429,13 +309,13 @@ def _main(args: argparse.Namespace) -> None:
     if args.export is not None:
         if args.checkpoint:
             raise errors.InputError("--export writes scores of samples that lie in --out; leave --checkpoint out")
-        formats = _formats(args.formats, 0)
+        formats = outputs.formats(args.formats, 0)
         if not formats:
             raise errors.InputError(f"--formats={args.formats}: the arrays are there; name score formats to export")
         manifest = samples.read_manifest(args.out)
         count = manifest["num_samples"] if manifest else len(samples.load_samples(args.out).pitches)
         chosen = exporting.parse_ids(args.export, count)
-        _write_scores(args, samples.load_samples(args.out, ids=chosen), formats, args.tempo)
+        outputs.write_scores(args, samples.load_samples(args.out, ids=chosen), formats, args.tempo)
         return
     _sample(args)
 

@@ -9,6 +9,7 @@ from coconet_jax import (
     checkpoint,
     config,
     generate,
+    outputs,
     pianoroll,
     polish,
     sample,
@@ -179,7 +180,7 @@ def test_a_run_goes_on_as_it_was_begun_and_large_ones_are_left_as_they_are(run, 
     with pytest.raises(SystemExit, match="2"):
         sample.main([*words, "--num_samples=2", "--polish=0"])
     assert "polish (there 2, here none)" in capsys.readouterr().err
-    sample.main([*words[:-1], f"--out={tmp_path}/many", f"--num_samples={sample.MAX_SCORES + 1}"])
+    sample.main([*words[:-1], f"--out={tmp_path}/many", f"--num_samples={outputs.MAX_SCORES + 1}"])
     assert "passages" not in capsys.readouterr().out
     sample.main([*words[:-1], f"--out={tmp_path}/stages", "--num_samples=1", "--trace=2", "--polish=2"])
     with np.load(tmp_path / "stages" / "trace.npz") as file:
