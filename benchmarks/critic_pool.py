@@ -41,7 +41,10 @@ SAMPLERS = {  # by name: settings whose model calls are in the name too
     "ancestral 32": config.Sample("ancestral", num_steps=32),
     "ancestral_gibbs 48": config.Sample("ancestral_gibbs", num_steps=4, draws_per_call=11),
 }
-REFILL = config.Sample(num_steps=15)
+REFILLS = {  # by name: how the hidden parts of real crops are written anew; the second as passages are when polished
+    "refilled 16": config.Sample(num_steps=15),
+    "refilled 8 T0.5": config.Sample(num_steps=7, temperature=0.5),
+}
 REFILLED = {"train": 0.6, "valid": 0.2, "test": 0.2}  # shares of the refilled crops
 
 
@@ -88,7 +91,9 @@ def hide(rng: np.random.Generator, shape: tuple[int, int, int]) -> Bool[np.ndarr
     return free
 
 
-def refill(loaded: weights.Loaded, crops: Integer[np.ndarray, "n t 4"], seed: int) -> Integer[np.ndarray, "n t 4"]:
+def refill(
+    loaded: weights.Loaded, crops: Integer[np.ndarray, "n t 4"], chosen: config.Sample, seed: int
+) -> Integer[np.ndarray, "n t 4"]:
     """Crops with a part of each written anew."""
     free = hide(np.random.default_rng(seed), crops.shape)
     given = np.where(free, pianoroll.REST, crops).astype(np.int8)
@@ -97,7 +102,7 @@ def refill(loaded: weights.Loaded, crops: Integer[np.ndarray, "n t 4"], seed: in
         return tasks.Given(given[ids], np.zeros_like(free[ids]), free[ids])
 
     piece = score.from_pitches(crops[0].astype(np.int16), meter=(4, 4), steps_per_quarter=4)
-    return draw(loaded, tasks.Request(piece, np.ones(crops.shape[1:], bool), (), vary), REFILL, len(crops))
+    return draw(loaded, tasks.Request(piece, np.ones(crops.shape[1:], bool), (), vary), chosen, len(crops))
 
 
 def main() -> None:
@@ -111,7 +116,9 @@ def main() -> None:
         "--samples", metavar="NAME=PATH", action="append", default=[], help="other samples; again for more"
     )
     parser.add_argument("--num_samples", type=int, default=24, help="of each sampler (default: 24)")
-    parser.add_argument("--num_refilled", type=int, default=120, help="refilled crops of each generator (default: 120)")
+    parser.add_argument(
+        "--num_refilled", type=int, default=120, help="crops that each generator refills in each way (default: 120)"
+    )
     args = parser.parse_args()
     checkpoint.quiet()
     devices.use_compile_cache()
@@ -145,16 +152,18 @@ def main() -> None:
                 made = draw(loaded, tasks.compose(STEPS), chosen, args.num_samples)
                 negatives.write_pool(path, negatives.generated(made, f"{name} {sampler}", name))
                 print(f"{path}: {len(made)} samples, {time.perf_counter() - begun:.1f} s", flush=True)
-            path = folder / f"{name}_refilled.npz"
-            if not path.exists():
+            for kind, (how, chosen) in enumerate(REFILLS.items()):
+                path = folder / f"{name} {how}.npz".replace(" ", "_")
+                if path.exists():
+                    continue
                 begun = time.perf_counter()
                 parts = []
                 for split, share in REFILLED.items():
-                    real = negatives.real_windows(piece_set.splits[split], split, STEPS)
-                    rows = np.random.default_rng(number).permutation(len(real.pitches))
-                    crops = real.take(rows[: round(args.num_refilled * share)])
-                    made = refill(loaded, crops.pitches, seed=number)
-                    parts.append(crops.relabel(made, "refilled", name))
+                    real = negatives.real_windows(piece_set.splits[split], split, STEPS, hop=4)
+                    rng = np.random.default_rng([number, kind])
+                    crops = real.take(rng.permutation(len(real.pitches))[: round(args.num_refilled * share)])
+                    made = refill(loaded, crops.pitches, chosen, seed=len(REFILLS) * number + kind)
+                    parts.append(crops.refilled(made, how, name))
                 negatives.write_pool(path, negatives.join(parts))
                 print(f"{path}: {args.num_refilled} crops, {time.perf_counter() - begun:.1f} s", flush=True)
 

@@ -36,7 +36,7 @@ def test_splits_share_no_piece() -> None:
     names = {"train": ["a", "b", "c"], "valid": ["d"], "test": ["e"]}
     real = {split: negatives.real_windows(make_split(names[split], seed=n), split, 16) for n, split in enumerate(names)}
     made = negatives.generated(np.random.default_rng(5).integers(40, 60, (10, 16, 4)), "g gibbs", "g")
-    refilled = real["valid"].take(np.array([0])).relabel(real["valid"].pitches[:1], "refilled", "g")
+    refilled = real["valid"].take(np.array([0])).refilled(real["valid"].pitches[:1], "refilled 16", "g")
     found = negatives.splits(real, negatives.join([made, refilled]), damages=2)
     pieces_of = {name: set(part.piece.tolist()) for name, part in found.items()}
     assert not pieces_of["train"] & pieces_of["valid"] and not pieces_of["train"] & pieces_of["test"]

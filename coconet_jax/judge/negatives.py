@@ -43,10 +43,9 @@ class Windows(NamedTuple):
         """Those of some rows."""
         return Windows(*(column[rows] for column in self))
 
-    def relabel(self, pitches: Integer[np.ndarray, "n t 4"], kind: str, generator: str) -> "Windows":
-        """The same windows after something was done to them."""
-        source = f"{generator} {kind}".strip()
-        return _labelled(pitches, kind, source, generator, self.piece)
+    def refilled(self, pitches: Integer[np.ndarray, "n t 4"], how: str, generator: str) -> "Windows":
+        """The same windows after a generator has written a part of each anew, such as "refilled 16"."""
+        return _labelled(pitches, REFILLED, f"{generator} {how}", generator, self.piece)
 
 
 def _labelled(
@@ -111,7 +110,7 @@ DAMAGES: Final = {name: sets.DAMAGES[name] for name in sets.DAMAGES if name != "
 # ---------------------------------------------------------------------------------------------- splits
 
 
-def splits(real: Mapping[str, Windows], pool: Windows, seed: int = 0, *, damages: int = 10) -> dict[str, Windows]:
+def splits(real: Mapping[str, Windows], pool: Windows, seed: int = 0, *, damages: int = 5) -> dict[str, Windows]:
     """All windows of each split: real ones, those of the pool, and real ones damaged.
 
     Windows of a real piece stay in the piece's split whatever was done to them, since what is left of it gives it away.
