@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument("--pool", default="runs/critic_pool", help="folder filled by benchmarks/critic_pool.py")
     parser.add_argument("--save", help="file to write the critic to")
-    parser.add_argument("--load", help="report on this critic rather than train one")
+    parser.add_argument("--load", help="report on this critic, or on the mean of several with commas, not on a new one")
     parser.add_argument("--leave_out", action="store_true", help="also train a critic without each generator")
     defaults = fit.Settings(num_steps=500, batch_size=48, crop_steps=critic.CROP_STEPS)
     for name in ("num_members", "num_steps", "batch_size", "seed"):
@@ -139,7 +139,8 @@ def main() -> None:
         begun = time.perf_counter()
         training = piece_set.splits["train"]
         if args.load:
-            trained = critic.load(args.load)
+            loaded = [critic.load(name) for name in args.load.split(",")]
+            trained = critic.average(loaded) if len(loaded) > 1 else loaded[0]
         else:
             with loop.signals(settings.eval_every) as interrupted:
                 trained = critic.train(

@@ -13,6 +13,7 @@ import dataclasses
 import pathlib
 from typing import Any, Final, NamedTuple
 
+import jax
 from jaxtyping import Bool, Float, Integer, UInt32
 import numpy as np
 
@@ -130,6 +131,37 @@ def complete(
     critic = critic._replace(temperature=temperature)
     opinions = [judge(critic._replace(mix=one), valid.pitches).logit for one in np.eye(3)[:2]]
     return critic._replace(mix=separation.fit_logistic(np.stack(opinions, axis=1), real, weights).plain())
+
+
+def average(critics: Sequence[Critic]) -> Critic:
+    """One critic that says the mean of what several say, which learned from different negatives.
+
+    Its networks are those of all, each with the factor that it had. A theory measure that a piece does not have counts
+    as the mean of the first one's examples.
+
+    Raises:
+      InputError: they have networks of different shapes or numbers, or other measures.
+    """
+    first = critics[0]
+    shapes = {(each.config, each.measures, len(each.params["bias"])) for each in critics}
+    if len(shapes) > 1:
+        raise errors.InputError("critics with other networks or theory measures have no mean; train them alike")
+    scaled = []
+    for each in critics:
+        factor = np.float32(each.mix[0] / each.temperature)
+        scaled.append(each.params | {name: each.params[name] * factor for name in ("classes", "bias")})
+    params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *scaled)
+    *slopes, constant = np.mean([each.mix[1] * each.theory.plain() for each in critics], axis=0)
+    mean, spread = first.theory.mean, first.theory.spread
+    regression = separation.Logistic(mean, spread, np.append(slopes * spread, constant + slopes @ mean))
+    header = {
+        "mean_of": [each.sha256 for each in critics],
+        "sources": sorted({source for each in critics for source in each.header["sources"]}),
+        "versions": provenance.versions(),
+    }
+    mix = np.array([1.0, 1.0, np.mean([each.mix[2] for each in critics])])
+    grams = np.unique(np.concatenate([each.grams for each in critics]))
+    return Critic(first.config, params, 1.0, first.measures, regression, mix, grams, "", header)
 
 
 def measure(
