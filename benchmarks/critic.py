@@ -126,9 +126,9 @@ def main() -> None:
         settings = dataclasses.replace(defaults, **{name: getattr(args, name) for name in names})
         piece_set = pieces.read_npz(args.data)
         real = {
-            # Every phase of a bar to learn from; validation takes less time, and finds the same, from every other bar.
-            name: negatives.real_windows(piece_set.splits[name], name, critic.STEPS, hop=hop)
-            for name, hop in (("train", 8), ("valid", 32), ("test", 16))
+            # Validation takes less time, and finds the same, from every other bar.
+            name: negatives.real_windows(piece_set.splits[name], name, critic.STEPS, hop=32 if name == "valid" else 16)
+            for name in ("train", "valid", "test")
         }
         by_split = negatives.splits(real, negatives.read_pool(args.pool), settings.seed)
         for name, part in by_split.items():

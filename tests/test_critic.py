@@ -124,8 +124,8 @@ def test_the_mean_of_critics_says_the_mean(
     critic.save(tmp_path / "critic.npz", mean)
     again = critic.judge(critic.load(tmp_path / "critic.npz"), pitches)
     np.testing.assert_allclose(again.logit, found.logit, atol=1e-4)
-    with pytest.raises(errors.InputError, match="have no mean"):
-        critic.average([trained, trained._replace(measures=("triads",))])
+    with pytest.raises(errors.InputError, match="critic abc has other .* train them alike"):
+        critic.average([trained, trained._replace(measures=("triads",), sha256="abc")])
 
 
 def test_every_run_can_be_quoted() -> None:

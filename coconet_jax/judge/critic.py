@@ -143,11 +143,14 @@ def average(critics: Sequence[Critic]) -> Critic:
       InputError: they have networks of different shapes or numbers, or other measures.
     """
     first = critics[0]
-    shapes = {(each.config, each.measures, len(each.params["bias"])) for each in critics}
-    if len(shapes) > 1:
-        raise errors.InputError("critics with other networks or theory measures have no mean; train them alike")
+    shape_of = lambda each: (each.config, each.measures, len(each.params["bias"]))  # noqa: E731
     scaled = []
     for each in critics:
+        if shape_of(each) != shape_of(first):
+            raise errors.InputError(
+                f"critic {each.sha256[:8]} has other networks, or more, or other theory measures than "
+                f"{first.sha256[:8]}, and no mean with it; train them alike"
+            )
         factor = np.float32(each.mix[0] / each.temperature)
         scaled.append(each.params | {name: each.params[name] * factor for name in ("classes", "bias")})
     params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *scaled)

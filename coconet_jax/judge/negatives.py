@@ -110,7 +110,7 @@ DAMAGES: Final = {name: sets.DAMAGES[name] for name in sets.DAMAGES if name != "
 # ---------------------------------------------------------------------------------------------- splits
 
 
-def splits(real: Mapping[str, Windows], pool: Windows, seed: int = 0, *, damages: int = 5) -> dict[str, Windows]:
+def splits(real: Mapping[str, Windows], pool: Windows, seed: int = 0, *, damages: int = 10) -> dict[str, Windows]:
     """All windows of each split: real ones, those of the pool, and real ones damaged.
 
     Windows of a real piece stay in the piece's split whatever was done to them, since what is left of it gives it away.
