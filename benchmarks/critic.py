@@ -124,6 +124,7 @@ def main() -> None:
     with errors.exit_on_input_error():
         names = ("num_members", "num_steps", "batch_size", "seed")
         settings = dataclasses.replace(defaults, **{name: getattr(args, name) for name in names})
+        loaded = [critic.load(name) for name in args.load.split(",")] if args.load else []
         piece_set = pieces.read_npz(args.data)
         real = {
             # Validation takes less time, and finds the same, from every other bar.
@@ -138,8 +139,7 @@ def main() -> None:
         config = network.Config()
         begun = time.perf_counter()
         training = piece_set.splits["train"]
-        if args.load:
-            loaded = [critic.load(name) for name in args.load.split(",")]
+        if loaded:
             trained = critic.average(loaded) if len(loaded) > 1 else loaded[0]
         else:
             with loop.signals(settings.eval_every) as interrupted:

@@ -11,6 +11,7 @@ anything else, --samples=lstm=DIR (a folder written by coconet_jax.sample or seq
 import argparse
 import pathlib
 import time
+import zipfile
 
 from jaxtyping import Bool, Int, Integer
 import numpy as np
@@ -62,12 +63,29 @@ def draw(loaded: weights.Loaded, request: tasks.Request, chosen: config.Sample, 
     return generate.samples(plan, np.arange(count)).pitches
 
 
+def named(word: str) -> tuple[str, pathlib.Path]:
+    """The two parts of NAME=PLACE.
+
+    Raises:
+      InputError: one is missing, or nothing is at the place.
+    """
+    name, _, place = word.partition("=")
+    if not (name and place):
+        raise errors.InputError(f"{word}: use a name and a place, such as small-20000=runs/small")
+    if not pathlib.Path(place).exists():
+        raise errors.InputError(f"{word}: {place} does not exist; give another")
+    return name, pathlib.Path(place)
+
+
 def read_pitches(path: pathlib.Path) -> Integer[np.ndarray, "n t 4"]:
     """Those of a folder of samples, or of one file."""
     if path.is_dir():
         return samples.load_samples(path).pitches
-    with np.load(path) as file:
-        return file["pitches"]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["pitches"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise errors.InputError(f"{path} holds no samples ({error}); give an npz with pitches") from None
 
 
 def cut(pitches: Integer[np.ndarray, "n t 4"]) -> Integer[np.ndarray, "m t 4"]:
@@ -124,25 +142,28 @@ def main() -> None:
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
-        folder = pathlib.Path(str(files.make_folder(args.out)))
+        # All that is named is looked for before anything is drawn.
+        generators, others = [named(word) for word in args.generators], [named(word) for word in args.samples]
+        drawn = [named(args.rows)] if args.rows else []
+        for flag, least in (("num_samples", 1), ("num_refilled", 3)):
+            if getattr(args, flag) < least:
+                raise errors.InputError(f"--{flag}={getattr(args, flag)}: use {least} or more")
         piece_set = pieces.read_npz(args.data)
-        if args.rows:
-            name, _, rows = args.rows.partition("=")
-            for path in sorted(pathlib.Path(rows).glob(f"*_{STEPS}_*.npz")):
+        folder = pathlib.Path(str(files.make_folder(args.out)))
+        for name, rows in drawn:
+            for path in sorted(rows.glob(f"*_{STEPS}_*.npz")):
                 with np.load(path) as file:
                     made = file["pitches"]
                 calls, sampler = path.stem.split("_", 3)[2:]
                 source = f"{name} {sampler.replace('_', ' ')} {calls}"
                 row = negatives.generated(made, source, name)
                 negatives.write_pool(folder / f"{name}_{path.stem}.npz", row)
-        for word in args.samples:
-            name, _, place = word.partition("=")
-            source = f"{name} {pathlib.Path(place).stem}"
-            row = negatives.generated(cut(read_pitches(pathlib.Path(place))), source, name)
+        for name, place in others:
+            source = f"{name} {place.stem}"
+            row = negatives.generated(cut(read_pitches(place)), source, name)
             negatives.write_pool(folder / f"{source}.npz".replace(" ", "_"), row)
-        for number, word in enumerate(args.generators):
-            name, _, workdir = word.partition("=")
-            loaded = checkpoint.load(workdir)
+        for number, (name, workdir) in enumerate(generators):
+            loaded = checkpoint.load(str(workdir))
             for sampler, chosen in SAMPLERS.items():
                 path = folder / f"{name} {sampler}.npz".replace(" ", "_")
                 if path.exists():
