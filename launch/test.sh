@@ -15,7 +15,8 @@ fi
 run "$python" -m ruff check .
 run "$python" -m ruff format --check .
 run "$python" -m mypy
+# worksteal: a file's tests stay with one worker as long as they can, and so do what they share.
 echo "== slow checks"
-run "$python" -m pytest -m slow -n auto --durations=5
+run "$python" -m pytest -m slow -n auto --dist worksteal --durations=5
 echo "== the others"
-run "$python" -m pytest -m "not slow" -n auto --durations=10
+run "$python" -m pytest -m "not slow" -n auto --dist worksteal --durations=10
