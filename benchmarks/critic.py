@@ -3,8 +3,9 @@
   python benchmarks/critic_pool.py --data=chorales.npz --out=runs/critic_pool small-14000=runs/small
   python benchmarks/critic.py --data=chorales.npz --pool=runs/critic_pool --save=coconet_jax/judge/critic.npz
 
-Prints Markdown tables: what tells windows apart without any music, AUC by source, of the networks and of the theory
-measures by themselves too, calibration, and with --leave_out the AUC on each generator for a critic that never saw it.
+Prints Markdown tables: what tells windows apart without any music; AUC by source, also of its networks and of its
+theory measures by themselves, and of a plain logistic regression on these; calibration; and with --leave_out the AUC on
+each generator for a critic that never saw it.
 """
 
 import argparse
@@ -114,7 +115,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument("--pool", default="runs/critic_pool", help="folder filled by benchmarks/critic_pool.py")
     parser.add_argument("--save", help="file to write the critic to")
-    parser.add_argument("--load", help="report on this critic, or on the mean of several with commas, not on a new one")
+    parser.add_argument("--load", help="report on this critic, not on a new one")
+    parser.add_argument(
+        "--networks", help="take the networks of these critics, with commas between them; train the rest alone"
+    )
     parser.add_argument("--leave_out", action="store_true", help="also train a critic without each generator")
     defaults = fit.Settings(num_steps=500, batch_size=48, crop_steps=critic.CROP_STEPS)
     for name in ("num_members", "num_steps", "batch_size", "seed"):
@@ -124,7 +128,9 @@ def main() -> None:
     with errors.exit_on_input_error():
         names = ("num_members", "num_steps", "batch_size", "seed")
         settings = dataclasses.replace(defaults, **{name: getattr(args, name) for name in names})
-        loaded = [critic.load(name) for name in args.load.split(",")] if args.load else []
+        given = [critic.load(name) for name in (args.load or args.networks or "").split(",") if name]
+        if any(each.config != given[0].config for each in given):
+            raise errors.InputError(f"--networks={args.networks} have not all the same shape; train them alike")
         piece_set = pieces.read_npz(args.data)
         real = {
             # Validation takes less time, and finds the same, from every other bar.
@@ -136,11 +142,16 @@ def main() -> None:
             kinds, counts = np.unique(part.kind, return_counts=True)
             print(f"{name}: " + ", ".join(f"{n} {kind}" for kind, n in zip(kinds, counts, strict=True)))
         print_cues(by_split["test"])
-        config = network.Config()
+        config = given[0].config if given else network.Config()
         begun = time.perf_counter()
         training = piece_set.splits["train"]
-        if loaded:
-            trained = critic.average(loaded) if len(loaded) > 1 else loaded[0]
+        if args.load:
+            (trained,) = given
+        elif given:
+            params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(each.params for each in given))
+            header = {"networks_of": [each.sha256 for each in given], "versions": provenance.versions()}
+            header["sources"] = sorted({source for each in given for source in each.header["sources"]})
+            trained = critic.complete(by_split, config, params, training, header)
         else:
             with loop.signals(settings.eval_every) as interrupted:
                 trained = critic.train(
@@ -153,8 +164,13 @@ def main() -> None:
         test = by_split["test"]
         both = critic.judge(trained, test.pitches).logit
         nets, by_theory = (critic.judge(trained._replace(mix=one), test.pitches).logit for one in np.eye(3)[:2])
+        shown = by_split["train"]
+        features = critic.measure(shown.pitches, trained.measures)
+        regression = separation.fit_logistic(features, shown.kind == negatives.REAL, negatives.weigh(shown), 1e-4)
+        straight = regression.logits(critic.measure(test.pitches, trained.measures))
         print(f"\nnetworks x {trained.mix[0]:.2f} + theory x {trained.mix[1]:.2f} + {trained.mix[2]:.2f}")
-        print_sources(test, {"Critic": both, "Networks alone": nets, "Theory measures alone": by_theory})
+        opinions = {"Critic": both, "Its networks": nets, "Its theory measures": by_theory, "Regression": straight}
+        print_sources(test, opinions)
         weights, is_real = negatives.weigh(test), test.kind == negatives.REAL
         rows = [
             [name, *(f"{value:.3f}" for value in separation.calibration(logits, is_real, weights))]
@@ -162,7 +178,8 @@ def main() -> None:
                 ("critic", both),
                 (f"networks, temperature {trained.temperature:.2f}", nets),
                 ("networks, temperature 1", nets * trained.temperature),
-                ("theory measures", by_theory),
+                ("its theory measures", by_theory),
+                ("regression", straight),
             )
         ]
         print_table(["Probabilities", "NLL (nats)", "Brier", "ECE"], rows)

@@ -68,9 +68,9 @@ def print_measures(real: np.ndarray, made: dict[str, np.ndarray]) -> None:
 
 
 def passages_of(text: str) -> polish.Passages:
-    """Passages from a text such as 8x4x8 or 8x4x8x0.5."""
-    steps, candidates, calls, *coolness = text.split("x")
-    return polish.Passages(int(steps), int(candidates), int(calls), *map(float, coolness))
+    """Passages from a text such as 8x4x8 or 8x4x8x0.5x1.5."""
+    steps, candidates, calls, *rest = text.split("x")
+    return polish.Passages(int(steps), int(candidates), int(calls), *map(float, rest))
 
 
 def kept(path: pathlib.Path, draw: Any) -> tuple[np.ndarray, float]:
@@ -91,7 +91,9 @@ def main() -> None:
     parser.add_argument("--num_samples", type=int, default=64, help="of each set (default: 64)")
     parser.add_argument("--calls", default="256", help="model calls before polishing, with commas (default: 256)")
     parser.add_argument("--sweeps", default="1,2", help="numbers of sweeps (default: 1,2)")
-    parser.add_argument("--passages", default="8x4x8", help="steps x candidates x calls [x coolness] (default: 8x4x8)")
+    parser.add_argument(
+        "--passages", default="8x4x8", help="steps x candidates x calls [x coolness [x enough]] (default: 8x4x8)"
+    )
     parser.add_argument("--temperature", type=float, default=config.Sample().temperature, help="of all draws")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -107,16 +109,16 @@ def main() -> None:
         loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
         real = sets.cut_windows(piece_set.splits[args.split], STEPS, 16)
         training = sets.cut_windows(piece_set.splits["train"], STEPS)
+        half, other = sets.halve(np.random.default_rng(0), real)
         known = {
             "real": real,
             "features": distances.fit_theory(training.pitches),
-            "number": min(args.num_samples, len(real.pitches) // 2),
+            "number": min(args.num_samples, len(half.pitches), len(other.pitches)),
             "critic": critic.load(args.critic),
             "classifier": composers.load(),
             "model": loaded,
             "training": piece_set.splits["train"],
         }
-        half, other = sets.halve(np.random.default_rng(0), real)
         row = describe(f"Bach, {args.split}, half against half", "-", "-", other.pitches, known | {"real": half})
         print("| " + " | ".join(row) + " |\n|" + " --- |" * len(row))
         print("| " + " | ".join(row.values()) + " |", flush=True)

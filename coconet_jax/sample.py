@@ -239,7 +239,7 @@ def _sample(args: argparse.Namespace) -> None:
     rows = plan.micro_batch * plan.num_devices
     calls, redraws = generate.num_calls(plan) * candidates, polish.num_calls(request.free, sweeps)
     one_batch = num_samples * candidates <= rows
-    then = f", then {redraws} of passages that the critic chooses among (--polish)" if sweeps else ""
+    then = f", then up to {redraws} of passages that the critic chooses among (--polish)" if sweeps else ""
     print(
         f"{num_samples} x {steps} steps, {calls} model calls each{then}, from step {loaded.step} of {named}", flush=True
     )

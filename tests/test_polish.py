@@ -22,7 +22,7 @@ from coconet_jax import (
 )
 from coconet_jax.judge import critic
 
-SMALL = polish.Passages(steps=4, candidates=3, calls=2)
+SMALL = polish.Passages(steps=4, candidates=3, calls=2, enough=np.inf)
 
 
 def prefers_high_sopranos(pitches):
@@ -49,14 +49,38 @@ def test_every_sweep_raises_what_the_judge_prefers_and_only_that_is_kept(make_pl
     assert (scores[1] > scores[0] + 1).all() and (scores[2] > scores[1]).all()
     assert len(shares) == polish.num_redraws(plan.request.free, 1, SMALL) == 4 and sum(shares) == pytest.approx(1)
     assert polish.num_calls(plan.request.free, 2, SMALL) == (4 + 5) * 6
-    never = lambda pitches: (1.0 * (np.arange(len(pitches)) % 4 == 0), np.zeros(len(pitches), bool))  # noqa: E731
-    np.testing.assert_array_equal(polish.polish(never, plan, raw, ids, 1, passages=SMALL), raw)
+    equal = lambda pitches: (np.zeros(len(pitches)), np.zeros(len(pitches), bool))  # noqa: E731
+    np.testing.assert_array_equal(polish.polish(equal, plan, raw, ids, 1, passages=SMALL), raw)
+
+
+def test_what_is_real_enough_is_left_alone(make_plan):
+    plan, ids = make_plan(tasks.compose(16), seed=3), np.arange(8)
+    raw = generate.samples(plan, ids).pitches
+    enough = float(np.median(prefers_high_sopranos(raw)[0]))
+    left = prefers_high_sopranos(raw)[0] >= enough
+    made = polish.polish(prefers_high_sopranos, plan, raw, ids, 2, passages=SMALL._replace(enough=enough))
+    assert 0 < left.sum() < 8
+    np.testing.assert_array_equal(made[left], raw[left])
+    assert (made[~left] != raw[~left]).any(axis=(1, 2)).all()
+    # What the others become depends on none of those that are left.
+    alone = polish.polish(
+        prefers_high_sopranos, plan, raw[~left], ids[~left], 2, passages=SMALL._replace(enough=enough)
+    )
+    np.testing.assert_array_equal(alone, made[~left])
+
+    # A quotation is never left, however real.
+    def quoting(pitches):
+        return prefers_high_sopranos(pitches)[0], (pitches[:, None] == raw).all(axis=(2, 3)).any(axis=1)
+
+    again = polish.polish(quoting, plan, raw, ids, 1, passages=SMALL._replace(enough=enough))
+    assert (again != raw).any(axis=(1, 2)).all()
 
 
 def test_what_is_barred_is_not_taken(make_plan):
     plan = make_plan(tasks.compose(8))
     raw = generate.samples(plan, np.arange(2)).pitches
-    barred = lambda pitches: (pitches[:, :, 0].mean(axis=1), np.arange(len(pitches)) % 4 != 0)  # noqa: E731
+    other = lambda pitches: (pitches[:, None] != raw).any(axis=(2, 3)).all(axis=1)  # noqa: E731
+    barred = lambda pitches: (pitches[:, :, 0].mean(axis=1), other(pitches))  # noqa: E731
     np.testing.assert_array_equal(polish.polish(barred, plan, raw, np.arange(2), 1, passages=SMALL), raw)
 
 
@@ -113,7 +137,7 @@ def test_answers_to_one_request_stay_different(make_plan):
     plan, ids = make_plan(some._replace(free=some.free & (np.arange(4) == 1))), np.arange(6)
     raw = generate.samples(plan, ids).pitches
     # All candidates of one note: the highest wins, so that chains agree.
-    high = lambda pitches: (pitches[:, 3, 1].astype(float), np.zeros(len(pitches), bool))  # noqa: E731
+    high = lambda pitches: (pitches[:, 3, 1] - 200.0, np.zeros(len(pitches), bool))  # noqa: E731
     assert len(generate.repeated(polish.polish(high, plan, raw, ids, 2)))
     made = polish.distinct(high, plan, raw, ids, 2)
     assert not len(generate.repeated(made))
@@ -159,7 +183,7 @@ def test_the_command_polishes_unless_told_otherwise(run, tmp_path, capsys):
         ("grown", ["--num_samples=3"]),
     ):
         sample.main([*words, *more, f"--out={tmp_path}/{name}"])
-        told = "then 64 of passages" in capsys.readouterr().out
+        told = "then up to 160 of passages" in capsys.readouterr().out
         assert told == (name != "raw")
     raw, whole, chunks, grown = (
         samples.load_samples(tmp_path / name).pitches for name in ("raw", "whole", "chunks", "grown")
@@ -176,7 +200,7 @@ def test_a_run_goes_on_as_it_was_begun_and_large_ones_are_left_as_they_are(run, 
     words = [f"--checkpoint={run}", "--steps=8", "--num_steps=1", "--formats=npz", f"--out={tmp_path}/out"]
     sample.main([*words, "--num_samples=1", "--polish=2"])
     sample.main([*words, "--num_samples=2"])
-    assert "then 96 of passages" in capsys.readouterr().out
+    assert "then up to 96 of passages" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         sample.main([*words, "--num_samples=2", "--polish=0"])
     assert "polish (there 2, here none)" in capsys.readouterr().err

@@ -60,9 +60,27 @@ def test_logistic_finds_the_law_and_fills_gaps() -> None:
     logits = 2.0 * features[:, 0] - 0.1 * (features[:, 1] - 5) + 0.5
     positive = rng.random(5000) < separation.sigmoid(logits)
     found = separation.fit_logistic(features, positive, np.ones(5000), penalty=1e-6)
-    np.testing.assert_allclose(found.coefficients, [2.0, -1.0, 0.0, 0.5], atol=0.15)
+    np.testing.assert_allclose(found.plain(), [2.0, -0.1, 0.0, 1.0], atol=0.15)
+    np.testing.assert_allclose(found.mean, features[positive].mean(axis=0))
+    np.testing.assert_allclose(found.spread, features[positive].std(axis=0))
     gap = np.array([[np.nan, 5.0, 0.0]])
     assert found.logits(gap)[0] == pytest.approx(found.logits(np.array([[found.mean[0], 5.0, 0.0]]))[0])
     np.testing.assert_allclose(features @ found.plain()[:-1] + found.plain()[-1], found.logits(features), atol=1e-9)
     # Classes that can be told apart without fail do not make it run away.
     assert np.isfinite(separation.fit_logistic(features, features[:, 0] > 0, np.ones(5000)).coefficients).all()
+
+
+def test_two_sides_find_what_lies_in_the_middle() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(4000, 2)) * np.array([3.0, 1.0])
+    positive = np.abs(features[:, 0]) < 1.5
+    features[rng.random(4000) < np.where(positive, 0.05, 0.5), 1] = np.nan
+    weights = np.ones(4000)
+    plain, found = (separation.fit_logistic(features, positive, weights, two_sided=both) for both in (False, True))
+    assert len(found.coefficients) == 7
+    assert separation.auc(plain.logits(features), positive) < 0.6
+    assert separation.auc(found.logits(features), positive) > 0.99
+    at = lambda *values: float(found.logits(np.array([values]))[0])  # noqa: E731
+    assert at(0.0, 0.0) > at(2.0, 0.0) > at(4.0, 0.0) > at(30.0, 0.0)  # the further off, the less
+    assert at(0.0, 0.0) > at(-2.0, 0.0) > at(-4.0, 0.0)
+    assert at(1.0, found.mean[1]) > at(1.0, np.nan)  # and to be missing says something too

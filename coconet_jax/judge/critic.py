@@ -13,7 +13,6 @@ import dataclasses
 import pathlib
 from typing import Any, Final, NamedTuple
 
-import jax
 from jaxtyping import Bool, Float, Integer, UInt32
 import numpy as np
 
@@ -122,7 +121,7 @@ def complete(
     shown, valid = by_split["train"], by_split["valid"]
     measures = tuple(theory.MEASURES)
     regression = separation.fit_logistic(
-        measure(shown.pitches, measures), shown.kind == negatives.REAL, negatives.weigh(shown)
+        measure(shown.pitches, measures), shown.kind == negatives.REAL, negatives.weigh(shown), two_sided=True
     )
     alone = np.array([1.0, 0.0, 0.0])
     critic = Critic(config, params, 1.0, measures, regression, alone, quotable(training), "", header)
@@ -131,40 +130,6 @@ def complete(
     critic = critic._replace(temperature=temperature)
     opinions = [judge(critic._replace(mix=one), valid.pitches).logit for one in np.eye(3)[:2]]
     return critic._replace(mix=separation.fit_logistic(np.stack(opinions, axis=1), real, weights).plain())
-
-
-def average(critics: Sequence[Critic]) -> Critic:
-    """One critic that says the mean of what several say, which learned from different negatives.
-
-    Its networks are those of all, each with the factor that it had. A theory measure that a piece does not have counts
-    as the mean of the first one's examples.
-
-    Raises:
-      InputError: they have networks of different shapes or numbers, or other measures.
-    """
-    first = critics[0]
-    shape_of = lambda each: (each.config, each.measures, len(each.params["bias"]))  # noqa: E731
-    scaled = []
-    for each in critics:
-        if shape_of(each) != shape_of(first):
-            raise errors.InputError(
-                f"critic {each.sha256[:8]} has other networks, or more, or other theory measures than "
-                f"{first.sha256[:8]}, and no mean with it; train them alike"
-            )
-        factor = np.float32(each.mix[0] / each.temperature)
-        scaled.append(each.params | {name: each.params[name] * factor for name in ("classes", "bias")})
-    params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *scaled)
-    *slopes, constant = np.mean([each.mix[1] * each.theory.plain() for each in critics], axis=0)
-    mean, spread = first.theory.mean, first.theory.spread
-    regression = separation.Logistic(mean, spread, np.append(slopes * spread, constant + slopes @ mean))
-    header = {
-        "mean_of": [each.sha256 for each in critics],
-        "sources": sorted({source for each in critics for source in each.header["sources"]}),
-        "versions": provenance.versions(),
-    }
-    mix = np.array([1.0, 1.0, np.mean([each.mix[2] for each in critics])])
-    grams = np.unique(np.concatenate([each.grams for each in critics]))
-    return Critic(first.config, params, 1.0, first.measures, regression, mix, grams, "", header)
 
 
 def measure(

@@ -91,27 +91,42 @@ def calibration(
 
 
 class Logistic(NamedTuple):
-    """A logistic regression on standardised features; those that are not a number count as the mean."""
+    """A logistic regression on standardised features.
+
+    In a plain one, features that are not a number count as the mean. In a two-sided one each feature has a slope above
+    its mean, another below, and a constant where it is missing, as what is real can lie between too little and too
+    much; and it counts by the logarithm of 1 + its distance in spreads, as the examples that are far off are very far
+    off, and would settle the slopes of the near ones.
+
+    Attributes:
+      mean: of each feature among positive examples, and
+      spread: its standard deviation there.
+      coefficients: of each feature (of all above their means, all below, all missing), then the constant.
+    """
 
     mean: Float[np.ndarray, " d"]
     spread: Float[np.ndarray, " d"]
-    coefficients: Float[np.ndarray, " e"]  # of each feature, then the constant
+    coefficients: Float[np.ndarray, " e"]
 
     def logits(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Of examples."""
-        return _standardise(features, self.mean, self.spread) @ self.coefficients
+        two_sided = len(self.coefficients) > len(self.mean) + 1
+        return _standardise(features, self.mean, self.spread, two_sided) @ self.coefficients
 
     def plain(self) -> Float[np.ndarray, " e"]:
-        """The coefficients of features that are not standardised, and the constant."""
+        """For features as they are: the coefficients, and the constant (not of a two-sided one)."""
         slopes = self.coefficients[:-1] / self.spread
         return np.append(slopes, self.coefficients[-1] - slopes @ self.mean)
 
 
 def _standardise(
-    features: Float[np.ndarray, "n d"], mean: Float[np.ndarray, " d"], spread: Float[np.ndarray, " d"]
+    features: Float[np.ndarray, "n d"], mean: Float[np.ndarray, " d"], spread: Float[np.ndarray, " d"], two_sided: bool
 ) -> Float[np.ndarray, "n e"]:
     scaled = np.nan_to_num((features - mean) / spread, nan=0.0)
-    return np.concatenate([scaled, np.ones((len(features), 1))], axis=1)
+    distance = np.log1p(np.abs(scaled))
+    two_sides = [distance * (scaled > 0), distance * (scaled < 0), np.isnan(features)]
+    parts = two_sides if two_sided else [scaled]
+    return np.concatenate([*parts, np.ones((len(features), 1))], axis=1)
 
 
 def fit_logistic(
@@ -119,15 +134,17 @@ def fit_logistic(
     positive: Bool[np.ndarray, " n"],
     weights: Float[np.ndarray, " n"],
     penalty: float = 1e-3,
+    *,
+    two_sided: bool = False,
 ) -> Logistic:
     """Newton's method on the mean cross-entropy plus `penalty` times half the squared coefficients."""
-    known = np.where(np.isnan(features), 0.0, 1.0)
-    count = np.maximum(known.sum(axis=0), 1.0)
-    mean = np.nansum(features, axis=0) / count
-    spread = np.sqrt(np.nansum((features - mean) ** 2, axis=0) / count)
+    known = positive[:, None] & ~np.isnan(features)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, features, 0.0).sum(axis=0) / count
+    spread = np.sqrt((np.where(known, features - mean, 0.0) ** 2).sum(axis=0) / count)
     spread = np.where(spread > 1e-9, spread, 1.0)
-    x, weights = _standardise(features, mean, spread), weights / weights.sum()
-    held = penalty * np.r_[np.ones(features.shape[1]), 1e-9]
+    x, weights = _standardise(features, mean, spread, two_sided), weights / weights.sum()
+    held = penalty * np.append(np.ones(x.shape[1] - 1), 1e-9)
     coefficients = np.zeros(x.shape[1])
     for _ in range(30):
         probability = sigmoid(x @ coefficients)
