@@ -236,23 +236,23 @@ def _redraw(
     heard = [_window(start, passages, WINDOW_STEPS, steps) for start in starts]
     standing = np.stack([pitches[:, window] for window in heard], axis=1)
     scores, barred = (found.reshape(standing.shape[:2]) for found in judge(standing.reshape(-1, *standing.shape[2:])))
-    chain, place = np.nonzero(((scores < passages.enough) | barred) & open_.any(axis=(2, 3)))
+    chain, spot = np.nonzero(((scores < passages.enough) | barred) & open_.any(axis=(2, 3)))
     if not len(chain):
         return
     anyone = np.asarray(open_.any(axis=(0, 1)))
     piece = score.from_pitches(np.full(anyone.shape, pianoroll.REST, np.int16))
     drawing = _drawing_plan(plan, windows, most, passages)._replace(request=tasks.Request(piece, anyone, vary=vary))
-    candidates = selection.candidate_chains(ids[chain].astype(np.int64) * most + place, passages.candidates)
+    candidates = selection.candidate_chains(ids[chain].astype(np.int64) * most + spot, passages.candidates)
     drawn = generate.samples(drawing, candidates).pitches.reshape(len(chain), passages.candidates, *anyone.shape)
-    everyone = standing[chain, place][:, None].repeat(1 + passages.candidates, axis=1)
-    for at, (window, inside, around) in enumerate(zip(windows, within, heard, strict=True)):
+    everyone = standing[chain, spot][:, None].repeat(1 + passages.candidates, axis=1)
+    for place, (window, inside, around) in enumerate(zip(windows, within, heard, strict=True)):
         there = slice(window.start + inside.start - around.start, window.start + inside.stop - around.start)
-        everyone[place == at, 1:, there] = drawn[place == at, :, inside]
+        everyone[spot == place, 1:, there] = drawn[spot == place, :, inside]
     new_scores, new_barred = judge(everyone[:, 1:].reshape(-1, *everyone.shape[2:]))
     all_scores, all_barred = (
-        np.concatenate([old[chain, place][:, None], new.reshape(len(chain), -1)], axis=1)
+        np.concatenate([old[chain, spot][:, None], new.reshape(len(chain), -1)], axis=1)
         for old, new in ((scores, new_scores), (barred, new_barred))
     )
     won = selection.best(all_scores, all_barred)
-    for row, (number, at) in enumerate(zip(chain, place, strict=True)):
-        pitches[number, heard[at]] = everyone[row, won[row]]
+    for row, number in enumerate(chain):
+        pitches[number, heard[spot[row]]] = everyone[row, won[row]]
