@@ -118,7 +118,7 @@ def main() -> None:
                 made = polish.polish(judge, plan, made, np.arange(len(made)), args.polish)
                 seconds = round(time.perf_counter() - begun, 1)
                 assert np.array_equal(made[..., 0], originals[..., 0])
-                more = f"{generate.num_calls(plan)} + {polish.num_calls(plan.request.free, args.polish)}"
+                more = f"{generate.num_calls(plan)} + up to {polish.num_calls(plan.request.free, args.polish)}"
                 rows.append(describe("the same, polished", made, originals, grid, more, seconds))
                 print(rows[-1], flush=True)
                 kept[f"polished{calls}"] = made

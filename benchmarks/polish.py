@@ -123,6 +123,7 @@ def main() -> None:
         print("| " + " | ".join(row) + " |\n|" + " --- |" * len(row))
         print("| " + " | ".join(row.values()) + " |", flush=True)
         folder, ids = pathlib.Path(str(files.make_folder(args.out))), np.arange(args.num_samples)
+        name_of_critic = known["critic"].sha256[:8]
         judge, made_by = polish.judge_with(known["critic"]), dict[str, np.ndarray]()
         for calls in (int(word) for word in args.calls.split(",")):
             chosen = config.Sample(num_steps=calls - 1, temperature=args.temperature)
@@ -136,13 +137,13 @@ def main() -> None:
                 for sweeps in (int(word) for word in args.sweeps.split(",")):
                     passages = passages_of(text)
                     made, more = kept(
-                        folder / f"{stem}_{text}_{sweeps}_{known['critic'].sha256[:8]}.npz",
+                        folder / f"{stem}_{'x'.join(f'{field:g}' for field in passages)}_{sweeps}_{name_of_critic}.npz",
                         lambda plan=plan, raw=raw, sweeps=sweeps, passages=passages: polish.polish(
                             judge, plan, raw, ids, sweeps, passages=passages
                         ),
                     )
                     name = f"polished, {sweeps} x {text}"
-                    all_calls = f"{calls} + {polish.num_calls(plan.request.free, sweeps, passages)}"
+                    all_calls = f"{calls} + up to {polish.num_calls(plan.request.free, sweeps, passages)}"
                     made_by[f"{name}, {calls}"] = made
                     row = describe(name, all_calls, f"{seconds + more:.0f}", made, known)
                     print("| " + " | ".join(row.values()) + " |", flush=True)

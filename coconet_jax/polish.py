@@ -43,15 +43,16 @@ class Passages(NamedTuple):
       calls: of the model for each candidate, by Gibbs.
       coolness: the plan's temperature is multiplied by it. What a few calls draw at its full height is rough, full of
         sixteenths; drawn more carefully, candidates still differ enough to choose from (docs/sampling.md).
-      enough: what the critic holds this surely real (log-odds) is left as it is. Without an end to it music becomes
-        more careful than Bach's; with this one, pieces come out as surely real as his on average (docs/sampling.md).
+      enough: passages in music of this score (with `judge_with`: log-odds less one standard deviation) are left as they
+        are. Without an end to it music becomes more careful than Bach's; about half of his windows reach this one
+        (docs/sampling.md).
     """
 
     steps: int = 8
     candidates: int = 4
     calls: int = 8
     coolness: float = 0.5
-    enough: float = 0.5
+    enough: float = 1.0
 
 
 PASSAGES: Final = Passages()
@@ -165,7 +166,8 @@ def _starts(free: Bool[np.ndarray, "t 4"], sweep: int, passages: Passages) -> li
 
 def _rounds(free: Bool[np.ndarray, "t 4"], sweep: int, passages: Passages, side_by_side: bool) -> list[list[int]]:
     """The passages of a sweep, those side by side that are so far apart that neither is in the other's window."""
-    apart = -(-WINDOW_STEPS // passages.steps) if side_by_side else len(free)
+    # At a piece's ends windows move inwards, so that a window's width between passages is too little.
+    apart = -(-WINDOW_STEPS // passages.steps) + 1 if side_by_side else len(free)
     found: dict[int, list[int]] = {}
     for start in _starts(free, sweep, passages):
         found.setdefault(start // passages.steps % apart, []).append(start)
@@ -210,7 +212,8 @@ def _redraw(
     most: int,
     passages: Passages,
 ) -> None:
-    """Some passages of every chain, in place: each becomes the best of its candidates and of what stood there.
+    """Some passages of every chain, in place: each that is not real enough becomes the best of its candidates and
+    of what stood there.
 
     Args:
       starts: of the passages.
@@ -255,4 +258,8 @@ def _redraw(
     )
     won = selection.best(all_scores, all_barred)
     for row, number in enumerate(chain):
-        pitches[number, heard[spot[row]]] = everyone[row, won[row]]
+        around, start = heard[spot[row]], starts[spot[row]]
+        passage = slice(max(start, 0), start + passages.steps)
+        pitches[number, passage] = everyone[row, won[row], max(start, 0) - around.start :][
+            : passages.steps + min(start, 0)
+        ]

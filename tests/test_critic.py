@@ -107,9 +107,11 @@ def test_every_run_can_be_quoted() -> None:
     assert len(critic.quotable(make_training())) == (60 - 24) + (45 - 24) + (40 - 24)
 
 
-def test_the_packaged_critic_is_small_and_hears_noise() -> None:
+def test_the_packaged_critic_is_small_and_hears_noise(trained: critic.Critic) -> None:
     assert critic.PATH.stat().st_size <= 1_500_000
     packaged = critic.load()
+    for each in (trained, packaged):  # a slope above the mean, one below, one where it is missing, and the constant
+        assert len(each.theory.coefficients) == 3 * len(each.measures) + 1
     assert packaged.config == network.Config() and len(packaged.grams) > 40_000
     chords = np.array([[67, 62, 59, 43], [69, 64, 60, 45], [71, 62, 55, 50], [72, 64, 55, 48]])
     progression = np.repeat(np.tile(chords, (4, 1)), 4, axis=0)

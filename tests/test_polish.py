@@ -1,6 +1,6 @@
 """Redraws guided by a critic: what is preferred stays, what is given never moves, chains do not see each other."""
 
-from itertools import pairwise
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -111,16 +111,25 @@ def test_a_chain_depends_on_its_number_and_notes_alone(make_plan):
 
 
 def test_passages_side_by_side_are_not_in_each_others_windows():
-    for passages, steps in ((polish.PASSAGES, 200), (polish.Passages(steps=12), 150), (SMALL, 20)):
+    for passages, steps in (
+        (polish.PASSAGES, 64),
+        (polish.PASSAGES, 200),
+        (polish.Passages(steps=12), 150),
+        (SMALL, 20),
+    ):
         free = np.ones((steps, 4), bool)
         free[24:40] = False
         for sweep in (0, 1):
             rounds = polish._rounds(free, sweep, passages, side_by_side=True)
             assert sorted(sum(rounds, [])) == polish._starts(free, sweep, passages)
-            assert all(later - start >= polish.WINDOW_STEPS for each in rounds for start, later in pairwise(each))
+            for each in rounds:
+                seen = [polish._window(start, passages, polish.WINDOW_STEPS, steps) for start in each]
+                for one, other in permutations(range(len(each)), 2):
+                    first, last = max(each[other], 0), min(each[other] + passages.steps, steps)
+                    assert last <= seen[one].start or seen[one].stop <= first
             alone = polish._rounds(free, sweep, passages, side_by_side=False)
             assert sum(alone, []) == polish._starts(free, sweep, passages) and max(map(len, alone)) == 1
-    assert max(map(len, polish._rounds(np.ones((200, 4), bool), 0, polish.PASSAGES, side_by_side=True))) == 4
+    assert max(map(len, polish._rounds(np.ones((200, 4), bool), 0, polish.PASSAGES, side_by_side=True))) == 3
 
 
 def test_a_window_is_around_its_passage_and_inside_the_piece():
@@ -130,6 +139,34 @@ def test_a_window_is_around_its_passage_and_inside_the_piece():
         assert window.stop - window.start == polish.window_steps() == 40
     assert polish._window(96, polish.PASSAGES, 40, 200) == slice(80, 120)
     assert polish._window(8, polish.PASSAGES, 64, 20) == slice(0, 20)
+
+
+def test_every_passage_of_a_sweep_keeps_what_won(make_plan):
+    for steps in (64, 100):
+        plan = make_plan(tasks.compose(steps))
+        raw = np.full((1, steps, 4), 50, np.int16)
+        anything_new = lambda pitches: ((pitches != 50).mean(axis=(1, 2)), np.zeros(len(pitches), bool))  # noqa: E731
+        passages = polish.Passages(candidates=2, calls=2, enough=np.inf)
+        starts = polish._starts(plan.request.free, 1, passages)
+        for each in polish._rounds(plan.request.free, 1, passages, side_by_side=True):
+            polish._redraw(anything_new, plan, raw, np.ones(raw.shape, bool), np.arange(1), each, 2, passages)
+        for start in starts:
+            assert (raw[0, max(start, 0) : start + 8] != 50).mean() > 0.8
+
+
+def test_a_chain_of_a_long_piece_is_its_own_however_real_the_others_are(make_plan):
+    melody = np.repeat([[67], [72], [71], [74], [72]], 20, axis=0).astype(np.int16)
+    request = tasks.harmonize(score.from_pitches(melody))
+    plan, ids = make_plan(request, seed=5), np.array([4, 1, 7, 0])
+    raw = generate.samples(plan, ids).pitches
+    high = lambda pitches: (pitches[:, :, 1].mean(axis=1).astype(float), np.zeros(len(pitches), bool))  # noqa: E731
+    passages = SMALL._replace(enough=float(np.median(high(raw)[0])) + 1)
+    made = polish.polish(high, plan, raw, ids, 2, passages=passages)
+    np.testing.assert_array_equal(made[:, ~request.free], raw[:, ~request.free])
+    assert 0.1 < (made != raw)[:, request.free].mean() < 0.7
+    for row in range(len(ids)):
+        alone = polish.polish(high, plan, raw[row : row + 1], ids[row : row + 1], 2, passages=passages)
+        np.testing.assert_array_equal(alone[0], made[row])
 
 
 def test_answers_to_one_request_stay_different(make_plan):
