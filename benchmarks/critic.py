@@ -115,9 +115,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument("--pool", default="runs/critic_pool", help="folder filled by benchmarks/critic_pool.py")
     parser.add_argument("--save", help="file to write the critic to")
-    parser.add_argument("--load", help="report on this critic, not on a new one")
-    parser.add_argument(
-        "--networks", help="take the networks of these critics, with commas between them; train the rest alone"
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--load", help="report on this critic, not on a new one")
+    source.add_argument(
+        "--networks", help="take the networks of these critics, with commas between them; fit the rest to the pool"
     )
     parser.add_argument("--leave_out", action="store_true", help="also train a critic without each generator")
     defaults = fit.Settings(num_steps=500, batch_size=48, crop_steps=critic.CROP_STEPS)
@@ -128,7 +129,7 @@ def main() -> None:
     with errors.exit_on_input_error():
         names = ("num_members", "num_steps", "batch_size", "seed")
         settings = dataclasses.replace(defaults, **{name: getattr(args, name) for name in names})
-        given = [critic.load(name) for name in (args.load or args.networks or "").split(",") if name]
+        given = [critic.load(name) for name in ([args.load] if args.load else (args.networks or "").split(",")) if name]
         if any(each.config != given[0].config for each in given):
             raise errors.InputError(f"--networks={args.networks} have not all the same shape; train them alike")
         piece_set = pieces.read_npz(args.data)
@@ -150,7 +151,8 @@ def main() -> None:
         elif given:
             params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(each.params for each in given))
             header = {"networks_of": [each.sha256 for each in given], "versions": provenance.versions()}
-            header["sources"] = sorted({source for each in given for source in each.header["sources"]})
+            met = {source for each in given for source in each.header["sources"]}
+            header["sources"] = sorted(met | set(by_split["train"].source.tolist()))
             trained = critic.complete(by_split, config, params, training, header)
         else:
             with loop.signals(settings.eval_every) as interrupted:

@@ -86,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         "--polish",
         type=int,
         metavar="N",
-        help=f"N times over, draw every passage of two beats {polish.PASSAGES.candidates} times anew and keep what the "
-        f"critic takes most surely for real; 0: leave the model's work as it is (default: {polish.USUAL}, and 0 for "
-        f"more than {outputs.MAX_SCORES} samples)",
+        help="N times over, draw passages of two beats anew where a critic doubts that the music is real, "
+        f"{polish.PASSAGES.candidates} times each, and keep what it takes most surely for that; 0: leave the model's "
+        f"work as it is (default: {polish.USUAL}, and 0 for more than {outputs.MAX_SCORES} samples)",
     )
     group.add_argument(
         "--best_of",
