@@ -129,7 +129,8 @@ def main() -> None:
     with errors.exit_on_input_error():
         names = ("num_members", "num_steps", "batch_size", "seed")
         settings = dataclasses.replace(defaults, **{name: getattr(args, name) for name in names})
-        given = [critic.load(name) for name in ([args.load] if args.load else (args.networks or "").split(",")) if name]
+        names_given = [args.load] if args.load else args.networks.split(",") if args.networks else []
+        given = [critic.load(name) for name in names_given]
         if any(each.config != given[0].config for each in given):
             raise errors.InputError(f"--networks={args.networks} have not all the same shape; train them alike")
         piece_set = pieces.read_npz(args.data)

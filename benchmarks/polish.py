@@ -68,9 +68,20 @@ def print_measures(real: np.ndarray, made: dict[str, np.ndarray]) -> None:
 
 
 def passages_of(text: str) -> polish.Passages:
-    """Passages from a text such as 8x4x8 or 8x4x8x0.5x1.5."""
-    steps, candidates, calls, *rest = text.split("x")
-    return polish.Passages(int(steps), int(candidates), int(calls), *map(float, rest))
+    """Passages from a text such as 8x4x8 or 8x4x8x0.5x1.5.
+
+    Raises:
+      InputError: it is no such text.
+    """
+    kinds = (int, int, int, float, float)  # of the fields of Passages
+    words = text.split("x")
+    try:
+        found = polish.Passages(*(kind(word) for kind, word in zip(kinds, words, strict=False)))
+    except (TypeError, ValueError):
+        found = None
+    if found is None or not 3 <= len(words) <= len(kinds) or min(found[:3]) < 1:
+        raise errors.InputError(f"--passages={text}: use steps x candidates x calls, such as 8x4x8 or 8x4x8x0.5x1")
+    return found
 
 
 def kept(path: pathlib.Path, draw: Any) -> tuple[np.ndarray, float]:
@@ -106,6 +117,7 @@ def main() -> None:
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
+        all_passages = [passages_of(text) for text in args.passages.split(",")]
         loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
         real = sets.cut_windows(piece_set.splits[args.split], STEPS, 16)
         training = sets.cut_windows(piece_set.splits["train"], STEPS)
@@ -133,9 +145,8 @@ def main() -> None:
             row = describe("annealed Gibbs", str(calls), f"{seconds:.0f}", raw, known)
             print("| " + " | ".join(row.values()) + " |", flush=True)
             made_by[row["Set"] + f", {calls}"] = raw
-            for text in args.passages.split(","):
+            for text, passages in zip(args.passages.split(","), all_passages, strict=True):
                 for sweeps in (int(word) for word in args.sweeps.split(",")):
-                    passages = passages_of(text)
                     made, more = kept(
                         folder / f"{stem}_{'x'.join(f'{field:g}' for field in passages)}_{sweeps}_{name_of_critic}.npz",
                         lambda plan=plan, raw=raw, sweeps=sweeps, passages=passages: polish.polish(

@@ -50,6 +50,8 @@ def test_damage_and_other_files_are_told(path: pathlib.Path) -> None:
         judgefile.read(path, "composers")
     with pytest.raises(errors.InputError, match="does not exist; give a critic"):
         judgefile.read(path.with_name("other.npz"), "critic")
+    with pytest.raises(errors.InputError, match="cannot be read .*; give a critic"):
+        judgefile.read(path.parent, "critic")
     with np.load(path) as file:
         fields = {name: file[name] for name in file.files}
     fields["params/merge/kernel"][0, 0, 0] += 1

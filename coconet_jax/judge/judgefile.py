@@ -105,6 +105,8 @@ def read(path: storage.Named, kind: str) -> Stored:
         data = storage.place(path).read_bytes()
     except FileNotFoundError:
         raise errors.InputError(f"{path} does not exist; give a {kind} file") from None
+    except OSError as error:  # a folder, or not ours to read
+        raise errors.InputError(f"{path} cannot be read ({error.strerror}); give a {kind} file") from None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
