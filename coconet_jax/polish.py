@@ -247,19 +247,16 @@ def _redraw(
     drawing = _drawing_plan(plan, windows, most, passages)._replace(request=tasks.Request(piece, anyone, vary=vary))
     candidates = selection.candidate_chains(ids[chain].astype(np.int64) * most + spot, passages.candidates)
     drawn = generate.samples(drawing, candidates).pitches.reshape(len(chain), passages.candidates, *anyone.shape)
-    everyone = standing[chain, spot][:, None].repeat(1 + passages.candidates, axis=1)
+    new = standing[chain, spot][:, None].repeat(passages.candidates, axis=1)
     for place, (window, inside, around) in enumerate(zip(windows, within, heard, strict=True)):
         there = slice(window.start + inside.start - around.start, window.start + inside.stop - around.start)
-        everyone[spot == place, 1:, there] = drawn[spot == place, :, inside]
-    new_scores, new_barred = judge(everyone[:, 1:].reshape(-1, *everyone.shape[2:]))
+        new[spot == place, :, there] = drawn[spot == place, :, inside]
     all_scores, all_barred = (
-        np.concatenate([old[chain, spot][:, None], new.reshape(len(chain), -1)], axis=1)
-        for old, new in ((scores, new_scores), (barred, new_barred))
+        np.concatenate([old[chain, spot][:, None], found.reshape(len(chain), -1)], axis=1)
+        for old, found in zip((scores, barred), judge(new.reshape(-1, *new.shape[2:])), strict=True)
     )
-    won = selection.best(all_scores, all_barred)
-    for row, number in enumerate(chain):
-        around, start = heard[spot[row]], starts[spot[row]]
-        passage = slice(max(start, 0), start + passages.steps)
-        pitches[number, passage] = everyone[row, won[row], max(start, 0) - around.start :][
-            : passages.steps + min(start, 0)
-        ]
+    for row, won in enumerate(selection.best(all_scores, all_barred)):
+        if won:  # else what stood there stays
+            place = spot[row]
+            passage = slice(max(starts[place], 0), starts[place] + passages.steps)
+            pitches[chain[row], passage] = drawn[row, won - 1, within[place]]
