@@ -165,7 +165,7 @@ def _remarks(found: parts.Parts, reports: Sequence[_Report], steps_per_quarter: 
         beats, unit = changed[0].meter
         yield (
             f"changes of meter are not kept: {found.meter[0]}/{found.meter[1]} throughout "
-            f"(the first was to {beats}/{unit} in bar {changed[0].number})"
+            f"(the first was to {beats}/{unit} in {parts.locate(changed[0].start, found.bars)})"
         )
     for kind, words in (
         ("lower", "kept the highest of several notes at once in a voice and dropped or cut {}"),

@@ -34,6 +34,8 @@ class Measure:
     implicit: bool = False
     length: Fraction = Fraction(0)
     heads: list[Head] = dataclasses.field(default_factory=list)
+    tempos: list[tuple[Fraction, float]] = dataclasses.field(default_factory=list)  # when, quarters a minute
+    left_out: list[Fraction] = dataclasses.field(default_factory=list)  # when grace and cue notes are
     layers: set[tuple[int, str]] = dataclasses.field(default_factory=set)  # with notes or rests written
     signs: repeats.Signs = dataclasses.field(default_factory=repeats.Signs)
 
@@ -46,8 +48,6 @@ class State:
     meter: tuple[int, int] | None = None
     staves: int = 1
     transpose: dict[int, int] = dataclasses.field(default_factory=dict)  # by staff, 0 for all
-    tempos: list[float] = dataclasses.field(default_factory=list)
-    graces: int = 0  # grace and cue notes so far, which are left out
     ending: frozenset[int] = frozenset()
 
 
@@ -80,13 +80,13 @@ def read(measure: ElementTree.Element, state: State) -> Measure:
         if tag == "note":
             fields = {child.tag: child for child in element}
             if "grace" in fields:
-                state.graces += 1
+                bar.left_out.append(now)
                 continue
             length = _quarters(_text(fields, "duration"), state.divisions)
             if "chord" not in fields:
                 before, now = now, now + length
             if "cue" in fields:
-                state.graces += "pitch" in fields
+                bar.left_out += [before] * ("pitch" in fields)
             else:
                 _add_note(bar, element, fields, before, length, state)
         elif tag == "backup":
@@ -99,7 +99,7 @@ def read(measure: ElementTree.Element, state: State) -> Measure:
         elif tag == "barline":
             _read_barline(element, state, signs)
         elif tag in ("direction", "sound"):
-            _read_direction(element, state, signs)
+            _read_direction(element, bar, now, signs)
         bar.length = max(bar.length, now)
     ending = state.ending or signs.get("endings", frozenset())
     bar.signs = repeats.Signs(**{**signs, "endings": ending})  # type: ignore[arg-type]
@@ -175,7 +175,7 @@ def _read_barline(element: ElementTree.Element, state: State, signs: dict[str, o
             signs[sign] = True
 
 
-def _read_direction(element: ElementTree.Element, state: State, signs: dict[str, object]) -> None:
+def _read_direction(element: ElementTree.Element, bar: Measure, now: Fraction, signs: dict[str, object]) -> None:
     """Jumps and tempo, from what is meant for playing (`sound`) or else from words and signs."""
     sound = element if element.tag == "sound" else element.find("sound")
     known = sound.attrib if sound is not None else {}
@@ -195,7 +195,7 @@ def _read_direction(element: ElementTree.Element, state: State, signs: dict[str,
         signs["segno"] = True
     tempo = float(known["tempo"]) if known.get("tempo") else _metronome(element)
     if tempo and parts.QPM_LIMITS[0] <= tempo <= parts.QPM_LIMITS[1]:
-        state.tempos.append(tempo)
+        bar.tempos.append((now, tempo))
 
 
 def _metronome(element: ElementTree.Element) -> float:

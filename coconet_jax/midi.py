@@ -46,15 +46,16 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
     tracks = [_read_track(track, file.ticks_per_beat) for track in file.tracks]
     meters = sorted((change for track in tracks for change in track.meters), key=lambda change: change[0])
     tempos = sorted(change for track in tracks for change in track.tempos)
+    meter, pickup, bars = _bars(meters)
     remarks = []
-    if unreleased := sum(track.unreleased for track in tracks):
-        remarks.append(f"{unreleased} note(s) never released: held to the end of their track")
-    if empty := sum(track.empty for track in tracks):
-        remarks.append(f"left out {empty} note(s) without length")
+    if unreleased := sum((track.unreleased for track in tracks), []):
+        where = parts.locate(min(unreleased), bars)
+        remarks.append(f"{len(unreleased)} note(s) never released, first in {where}: held to the end of their track")
+    if empty := sum((track.empty for track in tracks), []):
+        remarks.append(f"left out {len(empty)} note(s) without length, first in {parts.locate(min(empty), bars)}")
     if any(track.drums for track in tracks):
         remarks.append("left out the drums (channel 10)")
-    if len({tempo for _, tempo in tempos}) > 1:
-        remarks.append(f"tempo changes are not kept: {tempos[0][1]:g} quarters a minute throughout")
+    remarks += parts.remarks_on_tempo(tempos, bars)
     kept = [at for at, track in enumerate(tracks) if track.channels or voices.is_voice_name(track.name)]
     channels = sum(len(tracks[at].channels) for at in kept)
     by_channel = (len(kept) == 1 and channels > 1) or (len(kept) < 4 and channels == 4)
@@ -62,7 +63,6 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
         found = [parts.Part("", notes) for at in kept for _, notes in sorted(tracks[at].channels.items())]
     else:
         found = [parts.Part(tracks[at].name, sum(tracks[at].channels.values(), [])) for at in kept]
-    meter, pickup, bars = _bars(meters)
     title = tracks[0].name if tracks and ((by_channel and len(kept) == 1) or 0 not in kept) else ""
     end = max((track.end for track in tracks), default=Fraction(0))
     qpm = tempos[0][1] if tempos else parts.Parts([]).qpm
@@ -74,8 +74,8 @@ class _Track(NamedTuple):
     channels: dict[int, list[parts.Note]]
     meters: list[tuple[Fraction, tuple[int, int]]]
     tempos: list[tuple[Fraction, float]]
-    unreleased: int
-    empty: int
+    unreleased: list[Fraction]
+    empty: list[Fraction]
     drums: bool
     end: Fraction
 
@@ -84,10 +84,10 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
     """Notes by channel, changes of meter and tempo, all in quarters.
 
     A key struck again while it sounds ends the note before; one never released sounds to the end of the track, as
-    players do it. Those notes are counted, and notes without length, which are left out.
+    players do it. When those notes begin is kept, and when notes without length are, which are left out.
     """
     notes: dict[int, list[parts.Note]] = {}
-    meters, tempos, empty, drums = [], [], 0, False
+    meters, tempos, empty, drums = [], [], [], False
     sounding: dict[tuple[int, int], int] = {}
     struck_again: dict[tuple[int, int], int] = {}
     now = 0
@@ -113,15 +113,19 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
             if strikes:
                 struck_again[key] = now
         elif start is not None:
-            empty += 1
+            empty.append(Fraction(now, ticks_per_quarter))
         if strikes:
             sounding[key] = now
     end = Fraction(now, ticks_per_quarter)
-    held = {key: start for key, start in sounding.items() if start < now}
-    for (channel, pitch), start in held.items():
-        notes.setdefault(channel, []).append(parts.Note(Fraction(start, ticks_per_quarter), end, pitch))
-    empty += len(sounding) - len(held)
-    return _Track(_track_name(track), notes, meters, tempos, len(held), empty, drums, end)
+    unreleased = []
+    for (channel, pitch), ticks in sounding.items():
+        begun = Fraction(ticks, ticks_per_quarter)
+        if begun < end:
+            unreleased.append(begun)
+            notes.setdefault(channel, []).append(parts.Note(begun, end, pitch))
+        else:
+            empty.append(begun)
+    return _Track(_track_name(track), notes, meters, tempos, unreleased, empty, drums, end)
 
 
 def _track_name(track: mido.MidiTrack) -> str:

@@ -71,8 +71,6 @@ def _read(root: ElementTree.Element) -> parts.Parts:
         raise ValueError(f"its outermost element is {root.tag[:40]!r}, not 'score-partwise'")
     names = {part.get("id"): _name(part) for part in root.iterfind("part-list/score-part")}
     written: list[tuple[str, int, list[measures.Measure]]] = []
-    tempos: list[float] = []
-    graces = 0
     elements = root.findall("part")
     if len(elements) > parts.MAX_PARTS:
         raise ValueError(f"it has {len(elements)} parts, more than {parts.MAX_PARTS}")
@@ -83,8 +81,6 @@ def _read(root: ElementTree.Element) -> parts.Parts:
             raise ValueError(f"it has {len(inside)} bars, more than {repeats.MAX_BARS}")
         bars = [measures.read(measure, state) for measure in inside]
         written.append((names.get(part.get("id"), ""), state.staves, bars))
-        tempos += state.tempos
-        graces += state.graces
     master = max((bars for _, _, bars in written), key=len, default=[])
     if not master:
         return parts.Parts([])
@@ -110,15 +106,21 @@ def _read(root: ElementTree.Element) -> parts.Parts:
             name, staves, [(start, bars[at]) for start, at in zip(starts, order, strict=True) if at < len(bars)]
         )
     ]
+    bars_played = _numbered(master, order, starts, pickup)
+    first_played = {at: start for at, start in reversed(list(zip(order, starts, strict=True)))}
+    played_bars = [(start, bars[at]) for _, _, bars in written for at, start in first_played.items() if at < len(bars)]
+    tempos = sorted(
+        ((start + when, tempo) for start, bar in played_bars for when, tempo in bar.tempos), key=lambda found: found[0]
+    )
+    left_out = [start + when for start, bar in played_bars for when in bar.left_out]
     remarks = []
     if len(order) != len(master) or order != sorted(order):
         remarks.append(f"repeats are played: {len(master)} written bars became {len(order)}")
-    if len(set(tempos)) > 1:
-        remarks.append(f"tempo changes are not kept: {tempos[0]:g} quarters a minute throughout")
-    if graces:
-        remarks.append(f"left out {graces} grace or cue note(s)")
-    qpm = round(tempos[0], 3) if tempos else parts.Parts([]).qpm
-    bars_played = _numbered(master, order, starts, pickup)
+    remarks += parts.remarks_on_tempo(tempos, bars_played)
+    if left_out:
+        where = parts.locate(min(left_out), bars_played)
+        remarks.append(f"left out {len(left_out)} grace or cue note(s), first in {where}")
+    qpm = round(tempos[0][1], 3) if tempos else parts.Parts([]).qpm
     return parts.Parts(found, meter, pickup, qpm, _title(root), bars_played, end, tuple(remarks))
 
 

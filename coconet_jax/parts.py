@@ -105,6 +105,16 @@ def locate(quarters: Fraction, bars: Sequence[Bar]) -> str:
     return f"bar {bar.number + further}, beat {float(inside * bar.meter[1] / 4 + 1):.4g}"
 
 
+def remarks_on_tempo(tempos: Sequence[tuple[Fraction, float]], bars: Sequence[Bar]) -> list[str]:
+    """A line where a file changes its tempo: `tempos` are its times and quarters a minute, in order."""
+    changed = [(when, qpm) for when, qpm in tempos if qpm != tempos[0][1]]
+    if not changed:
+        return []
+    (when, qpm), kept = changed[0], tempos[0][1]
+    first = f"the first was to {qpm:g} in {locate(when, bars)}"
+    return [f"tempo changes are not kept: {kept:g} quarters a minute throughout ({first})"]
+
+
 def next_bar_line(quarters: Fraction, bars: Sequence[Bar]) -> Fraction:
     """The first bar line at a time or after it."""
     after = bisect.bisect_left(bars, quarters, key=lambda bar: bar.start)

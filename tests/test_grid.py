@@ -64,8 +64,8 @@ def test_two_tempos_and_meters_are_said_with_the_right_bar(tmp_path):
     read = notation.read_melody(tmp_path / "a.mid")
     assert (read.meter, read.qpm) == ((4, 4), 100)
     assert read.remarks == (
-        "tempo changes are not kept: 100 quarters a minute throughout",
-        "changes of meter are not kept: 4/4 throughout (the first was to 3/4 in bar 3)",
+        "tempo changes are not kept: 100 quarters a minute throughout (the first was to 120 in bar 5, beat 1)",
+        "changes of meter are not kept: 4/4 throughout (the first was to 3/4 in bar 3, beat 1)",
         "moved 1 off-grid note(s) to 4 steps a quarter, first D4 in bar 6, beat 2.01",
     )
 

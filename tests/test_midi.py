@@ -159,7 +159,7 @@ def test_notes_never_released_sound_to_the_end_of_their_track(tmp_path):
     files.midi(tmp_path / "a.mid", [held])
     read = notation.read_melody(tmp_path / "a.mid")
     assert read.pitches[:, 0].tolist() == [60] * 4 + [62] * 8
-    assert read.remarks == ("1 note(s) never released: held to the end of their track",)
+    assert read.remarks == ("1 note(s) never released, first in bar 1, beat 2: held to the end of their track",)
     # Below the next note it is a chord, as players sound it.
     files.midi(tmp_path / "a.mid", [[(0, on), *_note(64, 480, wait=480)]])
     with pytest.raises(errors.InputError, match=r"\(D4 and E4\) in bar 1, beat 2"):
@@ -167,12 +167,15 @@ def test_notes_never_released_sound_to_the_end_of_their_track(tmp_path):
 
 
 def test_notes_without_length_and_drums_are_said(tmp_path):
-    empty = [(0, mido.Message("note_on", note=62))]
+    empty = [(2400, mido.Message("note_on", note=62))]
     files.midi(tmp_path / "a.mid", [files.midi_track("", [(0, 480, 60)]), _note(40, 96, channel=9), empty])
     read = notation.read_melody(tmp_path / "a.mid")
-    assert read.remarks == ("left out 1 note(s) without length", "left out the drums (channel 10)")
+    assert read.remarks == (
+        "left out 1 note(s) without length, first in bar 2, beat 2",
+        "left out the drums (channel 10)",
+    )
     files.midi(tmp_path / "a.mid", [empty])
-    with pytest.raises(errors.InputError, match=r"holds no notes \(left out 1 note\(s\) without length\); give"):
+    with pytest.raises(errors.InputError, match=r"holds no notes \(left out 1 note\(s\) without length, first in"):
         notation.read_partial(tmp_path / "a.mid")
 
 

@@ -203,7 +203,7 @@ def test_grace_notes_are_skipped_and_triplets_snapped(tmp_path):
     read = notation.read_melody(tmp_path / "a.xml")
     assert read.pitches[:, 0].tolist() == [60] * 4 + [62, 64, 64, 65]
     assert read.remarks == (
-        "left out 1 grace or cue note(s)",
+        "left out 1 grace or cue note(s), first in bar 1, beat 1",
         "moved 3 off-grid note(s) to 4 steps a quarter, first D4 of Voice in bar 1, beat 2",
     )
 

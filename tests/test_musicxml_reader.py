@@ -91,7 +91,7 @@ def test_bar_numbers_follow_changes_of_meter(tmp_path):
     read = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)])))
     assert read.meter == (4, 4)
     assert read.remarks == (
-        "changes of meter are not kept: 4/4 throughout (the first was to 3/4 in bar 2)",
+        "changes of meter are not kept: 4/4 throughout (the first was to 3/4 in bar 2, beat 1)",
         "moved 1 off-grid note(s) to 4 steps a quarter, first E4 in bar 3, beat 1.125",
     )
 
@@ -138,9 +138,22 @@ def test_tempo_from_sound_or_metronome_and_changes_said(tmp_path):
     mark += "</direction-type></direction>"
     path = _write(tmp_path, files.musicxml([("", [mark.format("c. 50") + files.note("C4", 16)])]))
     assert notation.read_melody(path).qpm == 100
-    bars = ['<sound tempo="66"/>' + files.note("C4", 16), '<sound tempo="99"/>' + files.note("C4", 16)]
-    read = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)])))
-    assert read.qpm == 66 and read.remarks == ("tempo changes are not kept: 66 quarters a minute throughout",)
+    halves = files.note("C4", 8) + '<sound tempo="99"/>' + files.note("C4", 8)
+    read = notation.read_melody(_write(tmp_path, files.musicxml([("", ['<sound tempo="66"/>' + halves, halves])])))
+    assert read.qpm == 66 and read.remarks == (
+        "tempo changes are not kept: 66 quarters a minute throughout (the first was to 99 in bar 1, beat 3)",
+    )
+
+
+def test_first_note_left_out_is_named_where_it_is_first_played(tmp_path):
+    cue = files.note("B4", 4, "<cue/>")
+    again = '<barline><repeat direction="backward"/></barline>'
+    bars = [files.note("C4", 16) + again, files.note("D4", 8) + cue + files.note("D4", 4), files.note("E4", 16)]
+    remarks = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)]))).remarks
+    assert remarks == (
+        "repeats are played: 3 written bars became 4",
+        "left out 1 grace or cue note(s), first in bar 2, beat 3",
+    )
 
 
 def test_encodings(tmp_path):
