@@ -90,8 +90,9 @@ def test_nor_do_micro_batches_and_devices_where_channels_are_many():
     assert all((each == found[0]).all() for each in found)
 
 
-def test_devices_do_not_matter(tiny_config, tiny_variables, monkeypatch):
-    base = plan(tiny_config, tiny_variables)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_devices_do_not_matter(tiny_config, tiny_variables, monkeypatch, sampler):
+    base = plan(tiny_config, tiny_variables, settings=SAMPLERS[sampler])
     eight = generate.samples(base, np.arange(9)).pitches
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     assert devices.make_local_mesh().size == 1

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import warnings
+from xml.etree import ElementTree
 import zipfile
 
 import mido
@@ -157,6 +158,36 @@ def test_key_and_spelling(tmp_path):
     parsed = _open(tmp_path / "minor.musicxml")
     assert parsed.recurse().getElementsByClass("KeySignature")[0].sharps == -1
     assert [note.name for note in parsed.recurse().notes][5:11] == ["B-", "A", "C#", "D", "G#", "A"]
+
+
+def _written(tmp_path, piece):
+    """The notes of a written melody, as elements."""
+    notation.write_musicxml(tmp_path / "a.musicxml", piece)
+    return list(ElementTree.parse(tmp_path / "a.musicxml").iter("note"))
+
+
+def test_short_notes_of_a_beat_are_beamed(tmp_path):
+    dotted, eighths, sixteenths, syncopated = [60] * 3 + [64], [67, 67, 72, 72], [74, 71, 69, 67], [64, 62, 62, 60]
+    notes = _written(tmp_path, _melody(dotted + eighths + sixteenths + syncopated))
+    assert [" ".join(beam.text for beam in note.iter("beam")) for note in notes] == [
+        "begin", "end backward hook",
+        "begin", "end",
+        "begin begin", "continue continue", "continue continue", "end end",
+        "begin forward hook", "continue", "end backward hook",
+    ]  # fmt: skip
+    quarters = _written(tmp_path, _melody(np.repeat([60, -1, 62, 64], [4, 2, 2, 8])))
+    assert not [beam for note in quarters for beam in note.iter("beam")]  # one eighth alone has a flag
+
+
+def test_accidentals_stand_where_the_bar_has_none_yet(tmp_path):
+    # C major; F sharp, F, F, F sharp tied over the bar line, F sharp once more.
+    quarters = [60, 64, 67, 72, 71, 67, 65, 62, 66, 65, 65, 66, 66, 66, 67, 60]
+    strikes = np.arange(64) % 4 == 0
+    strikes[48] = False
+    notes = _written(tmp_path, _melody(np.repeat(quarters, 4), strikes))
+    signs = [note.findtext("accidental", "") for note in notes]
+    assert signs == [""] * 8 + ["sharp", "natural", "", "sharp", "", "sharp", "", ""]
+    assert [tie.get("type") for note in notes[11:13] for tie in note.iter("tie")] == ["start", "stop"]
 
 
 def test_same_score_gives_same_bytes_without_date(tmp_path):
