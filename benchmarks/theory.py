@@ -2,20 +2,20 @@
 
   python benchmarks/theory.py --data=chorales.npz
 
-Prints three Markdown tables: what each measure is; its mean and spread on whole pieces and on windows of the training
-and test splits; and the distances of the test windows, sound and damaged, from the training windows. Between them, how
-many real windows would not pass for new, and the test pieces they are from.
+Prints four Markdown tables: what each measure is; its mean and spread on whole pieces and on windows of the training
+and test splits; and the distances of the test windows, sound and damaged, from the training windows, by theory measures
+and by what the composer classifier hears. Between them, how many real windows would not pass for new, and the test
+pieces they are from.
 """
 
 import argparse
 import dataclasses
-from typing import Any
 
 from jaxtyping import Float
 import numpy as np
 
 from coconet_jax import errors, pieces
-from coconet_jax.judge import distances, rates, sets, theory
+from coconet_jax.judge import composers, distances, rates, sets, theory
 
 TITLES = {
     "kid": "KID",
@@ -85,10 +85,9 @@ def to_markdown(rows: dict[str, dict[str, rates.Measure]]) -> str:
 
 
 def measure_distances(
-    train: sets.Windows, test: sets.Windows, steps_per_quarter: int, chosen: Settings
+    train: sets.Windows, test: sets.Windows, features: distances.Features, chosen: Settings
 ) -> dict[str, dict[str, rates.Measure]]:
     """Distances from training windows: of the training windows themselves (halves with no piece in common), of test."""
-    features: Any = distances.fit_theory(train.pitches, steps_per_quarter)
     number = chosen.number or len(test.pitches)
     one, other = sets.halve(np.random.default_rng(chosen.seed), train)
     rows = {"real: train, half against half": distances.between(one, other, features, number, chosen.seed)}
@@ -127,8 +126,13 @@ def main() -> None:
         }
         copied = count_copies(columns, piece_set.splits["test"].names)
         print(definitions(), theory.compare(columns), copied, sep="\n")
-        rows = measure_distances(windows["train"], windows["test"], piece_set.steps_per_quarter, chosen)
-        print(to_markdown(rows), end="")
+        shown = windows["train"].pitches
+        for title, features in (
+            ("By theory measures", distances.fit_theory(shown, piece_set.steps_per_quarter)),
+            ("By what the composer classifier hears", composers.fit_features(composers.load(), shown)),
+        ):
+            rows = measure_distances(windows["train"], windows["test"], features, chosen)
+            print(f"{title}:\n\n{to_markdown(rows)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from coconet_jax import errors
-from coconet_jax.judge import distances, sets, theory
+from coconet_jax.judge import composers, distances, sets, theory
 
 
 def draw(number, offset=0.0, scale=1.0, seed=0, dim=3):
@@ -162,3 +162,19 @@ def test_distances_order_damaged_bach(seed):
         values = np.array([distance(pair) for pair in pairs])
         assert (values[1:] > 1.2 * values[:-1]).all(), values
         assert values[1] > 2 * values[0]  # the mildest damage stands clear of the floor
+
+
+@handmade.needs_npz
+def test_what_the_classifier_hears_orders_all_but_shuffled_bars():
+    """It hears moments, so that bars in another order are as good as Bach; the rest is further and further off."""
+    rng = np.random.default_rng(0)
+    train, test = (sets.cut_windows(handmade.folds()[split], 64, 16) for split in ("train", "test"))
+    train, test = sets.subsample(rng, train, 200), sets.subsample(rng, test, 200)
+    heard = composers.fit_features(composers.load(), train.pitches)
+    windows = [test.pitches, *(damage(rng, test.pitches) for damage in sets.DAMAGES.values())]
+    real = heard(train.pitches)
+    pairs = [distances.pair(real, heard(pitches)) for pitches in windows]
+    for distance in (distances.kid, distances.frechet):
+        values = np.array([distance(pair) for pair in pairs])
+        assert (values[3:] > 1.2 * values[2:-1]).all(), values
+        assert values[2] > 2 * values[:2].max(), values

@@ -45,15 +45,28 @@ def write_samples(path, pitches):
 def noise(tmp_path_factory):
     """Samples of a generator that has learned nothing."""
     notes = np.random.default_rng(6).integers(40, 80, (12, 16, 4)).astype(np.int16)
-    return write_samples(tmp_path_factory.mktemp("noise") / "noise", notes)
+    path = write_samples(tmp_path_factory.mktemp("noise") / "noise", notes)
+    manifest = {"format": samples.FORMAT, "num_samples": 12, "chunk_size": 12, "checkpoint_sha256": "5a"}
+    made = samples.load_samples(path)
+    samples.write_manifest(path, manifest)
+    samples.write_chunk(samples.chunk_path(path, 0), made, samples.digest(manifest))
+    return path
 
 
 def test_real_music_stands_above_noise_in_every_file(chorales, noise, tmp_path, capsys):
-    report = tmp_path / "nll.json"
-    measures = {"framewise_released": {"unit_ensemble": {"mean": 0.5, "sem": 0.01}}}
-    report.write_text(json.dumps({"sha256": "", "measures": measures}))
+    reports = []
+    for name, measures in {
+        "nll": {
+            "framewise_released": {"unit_ensemble": {"mean": 0.5, "sem_pieces": 0.01}},
+            "notewise_chronological": {"one_ordering": {"mean": 0.4, "sem_pieces": 0.02}},
+        },
+        "of_another": {"all pieces": {"mean": 7.0, "sem_pieces": 0.1}},
+    }.items():
+        reports.append(tmp_path / f"{name}.json")
+        reports[-1].write_text(json.dumps({"sha256": "5a" if name == "nll" else "0", "measures": measures}))
     out = tmp_path / "judged"
-    words = ["rank", f"noise={noise}", "valid=valid", "moved=test:20 % of notes moved", f"--evaluations={report}"]
+    words = ["rank", f"noise={noise}", "valid=valid", "moved=test:20 % of notes moved"]
+    words += ["--evaluations", *map(str, reports)]
     judge.main([*words, "--steps=16", f"--data={chorales}", f"--out={out}"])
     printed = capsys.readouterr().out
     assert (out / "scoreboard.md").read_text() in printed
@@ -61,9 +74,12 @@ def test_real_music_stands_above_noise_in_every_file(chorales, noise, tmp_path, 
     places = {row["set"]: row["place"] for row in found["sets"]}
     assert places[ranking.REAL] == 1 and places["noise"] == max(places.values()) > places["valid"]
     noisy = next(row["values"] for row in found["sets"] if row["set"] == "noise")
-    assert {*ranking.CRITERIA, "nll", "inception"} <= set(noisy)
-    assert (noisy["critic_auc"]["mean"], noisy["nll"]["mean"]) == (1.0, 0.5)
-    assert noisy["kid"]["mean"] > 10 and noisy["log_p_bach"]["mean"] < -1
+    assert {*ranking.CRITERIA, "framewise", "inception"} <= set(noisy)
+    assert (noisy["critic_auc"]["mean"], noisy["framewise"]["mean"]) == (1.0, 0.5)
+    assert noisy["chain_rule"] == {"mean": pytest.approx(1.6), "error": pytest.approx(0.08)}
+    assert not any("chain_rule" in row["values"] for row in found["sets"] if row["set"] != "noise")
+    assert "| Measure | Unit | Bach, train | Bach, test | noise | valid | moved |" in printed
+    assert noisy["kid"]["mean"] > 10 and noisy["kid_classifier"]["mean"] > 10 and noisy["log_p_bach"]["mean"] < -1
     assert (
         found["critic_sha256"]
         and found["classifier_sha256"]
@@ -71,6 +87,22 @@ def test_real_music_stands_above_noise_in_every_file(chorales, noise, tmp_path, 
     )
     assert composers.MISLEADS in printed
     assert (out / "scoreboard.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_kept_of_a_set_is_likelier_and_varied(noise, tmp_path, capsys):
+    rng = np.random.default_rng(8)
+    mixed = np.concatenate([np.stack([made_up(rng, 64) for _ in range(40)]), rng.integers(40, 80, (40, 64, 4))])
+    path = write_samples(tmp_path / "mixed", mixed.astype(np.int16))
+    out = tmp_path / "kept"
+    words = ["keep", str(path), "--share=0.25", f"--out={out}"]
+    judge.main(words)
+    printed = capsys.readouterr().out
+    kept = samples.load_samples(out)
+    assert 5 <= len(kept.pitches) <= 40 and f"kept {len(kept.pitches)} of 80 samples" in printed
+    assert (kept.sample_id < 40).all()  # chords, and none of the noise
+    np.testing.assert_array_equal(kept.pitches, mixed[kept.sample_id])
+    judge.main([*words, "--seed=1"])
+    assert samples.load_samples(out).sample_id.tolist() != kept.sample_id.tolist()
 
 
 def test_a_piece_is_explained_by_bars(chorales, tmp_path, capsys):
@@ -105,17 +137,27 @@ def test_a_piece_is_explained_by_bars(chorales, tmp_path, capsys):
         (["rank", "a=test:upside down"], "upside down is no damage; use one of bars shuffled"),
         (["rank", "a={noise}", "--steps=32"], "has samples of 16 steps; give --steps=16"),
         (["rank", "a=valid", "--evaluations", "{data}"], "is no report of coconet_jax.evaluate"),
+        (["rank", "a=valid", "--evaluations", "{empty}"], "it has neither framewise_released nor"),
+        (["keep", "{noise}", "--share=0"], "keep_share=0.0: use a value in (0, 1]"),
+        (["keep", "{noise}", "--out={noise}"], "is where the samples are; name another folder"),
+        (["keep", "/nowhere"], "/nowhere holds no samples: it does not exist"),
         (["rank", "a=valid", "--steps=16", "--critic={data}"], "is damaged or no critic"),
         (["rank", "a=valid", "--reference=rest"], "invalid choice: 'rest'"),
         (["score", "/nowhere.mid"], "/nowhere.mid does not exist"),
         (["score"], "arguments are required: FILE"),
-        ([], "arguments are required: rank | score"),
+        ([], "arguments are required: rank | score | keep"),
     ],
 )
 def test_wrong_input_is_one_line(chorales, noise, tmp_path, capsys, words, line):
-    filled = [word.format(noise=noise, data=chorales) for word in words]
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"sha256": "5a", "measures": {}}')
+    filled = [word.format(noise=noise, data=chorales, empty=empty) for word in words]
+    if filled and not filled[-1].startswith("--out="):
+        filled.append(f"--out={tmp_path / 'judged'}")
+    if filled and filled[0] != "keep":
+        filled.append(f"--data={chorales}")
     with pytest.raises(SystemExit, match="2"):
-        judge.main([*filled, *([f"--data={chorales}", f"--out={tmp_path / 'judged'}"] if filled else [])])
+        judge.main(filled)
     printed = capsys.readouterr().err
     assert printed.startswith("error: ") and printed.count("\n") == 1 and line in printed
 

@@ -59,13 +59,25 @@ def test_too_few_parallels_are_no_merit_and_fewer_copies_than_real_music_neither
     assert places == {ranking.REAL: 1, "as many": 1, "none": 3, "copies": 3}
 
 
+def test_to_be_more_bach_than_bach_is_no_merit():
+    rows = [
+        row(ranking.REAL, log_p_bach=(-0.3, 0.01)),
+        row("surer", log_p_bach=(-0.1, 0.01)),
+        row("less", log_p_bach=(-0.5, 0.01)),
+    ]
+    assert {one.name: one.place for one in ranking.order(rows)} == {ranking.REAL: 1, "surer": 1, "less": 3}
+
+
 def test_a_criterion_that_a_set_lacks_orders_nothing_and_is_a_dash():
-    rows = [row(ranking.REAL, kid=(0.0, 0.1), nll=(0.5, math.nan)), row("a", kid=(0.05, 0.1), critic_auc=(1.0, 0.0))]
+    rows = [
+        row(ranking.REAL, kid=(0.0, 0.1), framewise=(0.5, math.nan)),
+        row("a", kid=(0.05, 0.1), critic_auc=(1.0, 0.0)),
+    ]
     found = ranking.order(rows)
     assert [one.place for one in found] == [1, 1]
     assert "| a | 0.050 ± 0.100 | 1.000 ± 0.000 | - |" in ranking.to_markdown(found)
-    assert json.loads(json.dumps(ranking.to_json(found), allow_nan=False))[0]["values"]["nll"]["error"] is None
-    assert [line.split(":")[0] for line in ranking.legend(found)] == ["KID", "Critic AUC", "nll"]
+    assert json.loads(json.dumps(ranking.to_json(found), allow_nan=False))[0]["values"]["framewise"]["error"] is None
+    assert [line.split(":")[0] for line in ranking.legend(found)] == ["KID", "Critic AUC", "framewise"]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +101,7 @@ def judges_of(training):
         training,
         lambda pitches: -features(pitches)[:, :3].sum(axis=1),
         lambda pitches: np.log(np.tile([0.8, 0.1, 0.1], (len(pitches), 1))),
+        distances.fit(lambda pitches: pitches.mean(axis=1), training.pitches),
     )
 
 
@@ -98,11 +111,11 @@ def test_real_music_comes_first_and_noise_last(world):
     contestants = {"noise": sets.from_samples(noise), "same law": sets.from_samples(draw(30, 32))}
     told: list[int] = []
     rows = ranking.rank(
-        real, contestants, judges_of(training), known={"noise": measures(nll=(4.0, 0.1))}, advance=told.append
+        real, contestants, judges_of(training), known={"noise": measures(framewise=(4.0, 0.1))}, advance=told.append
     )
     assert rows[-1].name == "noise" and rows[-1].place == 3 and {rows[0].place, rows[1].place} == {1}
     assert {one.num_windows for one in rows} == {20} and sum(told) == 3
-    assert rows[-1].values["nll"].mean == 4.0 and rows[-1].values["inception"].mean == pytest.approx(1.0)
+    assert rows[-1].values["framewise"].mean == 4.0 and rows[-1].values["inception"].mean == pytest.approx(1.0)
     assert rows[-1].values["log_p_bach"].mean == pytest.approx(math.log(0.8))
     again = ranking.rank(real, contestants, judges_of(training))
     assert [one.values["kid"] for one in again] == [one.values["kid"] for one in rows]

@@ -1,6 +1,7 @@
 """Which generators are good, and what is wrong with a piece: the command.
 
-`python -m coconet_jax.judge rank mine=DIR other=DIR`, `python -m coconet_jax.judge score FILE.mid`
+`python -m coconet_jax.judge rank mine=DIR other=DIR`, `python -m coconet_jax.judge score FILE.mid`, `python -m
+coconet_jax.judge keep DIR`
 """
 
 import argparse
@@ -13,7 +14,7 @@ import numpy as np
 
 from coconet_jax import config as config_lib
 from coconet_jax import counter, data, devices, errors, files, notation, pieces, provenance, samples, storage
-from coconet_jax.judge import composers, critic, critique, distances, ranking, rates, sets
+from coconet_jax.judge import composers, critic, critique, distances, ranking, rates, selection, sets, theory
 
 _EXAMPLES: Final = """examples:
   two sampling runs beside real music, as a table, JSON and a picture:
@@ -21,7 +22,9 @@ _EXAMPLES: Final = """examples:
   sets that are known to be worse, to see what the measures can tell:
     python -m coconet_jax.judge rank small=chorales "shuffled=test:bars shuffled" "moved=test:5 % of notes moved"
   what is right and wrong with a piece:
-    python -m coconet_jax.judge score chorale.mid"""
+    python -m coconet_jax.judge score chorale.mid
+  a quarter of a large run, those that may be real music the more often the surer the critic is:
+    python -m coconet_jax.judge keep study --share=0.25 --out=kept"""
 _BAR_STEPS: Final = 16
 
 
@@ -34,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="rank | score", required=True, parser_class=errors.Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="rank | score | keep", required=True, parser_class=errors.Parser)
     rank = verbs.add_parser(
         "rank", help="sets of samples beside real music, in order", formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="what coconet_jax.evaluate --json wrote: NLL of the generators, known by their sha256",
+        help="what coconet_jax.evaluate or .sequence_evaluate wrote with --json: NLL of the generators, known by their "
+        "sha256",
     )
     rank.add_argument("--out", default="judged", metavar="DIR", help="for scoreboard.md, .json and .png")
     rank.add_argument("--seed", type=int, default=0, metavar="N", help="of halving and drawing (default: 0)")
@@ -60,10 +64,24 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("file", metavar="FILE", help="MIDI, MusicXML or npz of four voices")
     score.add_argument("--voices", metavar="LIST", help="which part is which, as in coconet_jax.sample")
     score.add_argument("--out", default="judged", metavar="DIR", help="for the picture and the numbers")
+    keep = verbs.add_parser(
+        "keep",
+        help="the part of a set that a critic lets pass, with its variety",
+        description="Discriminator rejection sampling: each sample is kept with a chance in proportion to its odds of "
+        "being real, as the critic sees them. Unlike --best_of of coconet_jax.sample it does not take the likeliest "
+        "alone, so that the set stays varied.",
+    )
+    keep.add_argument("samples", metavar="DIR", help="a sampling run's --out folder, or an npz of it")
+    keep.add_argument(
+        "--share", type=float, default=0.25, metavar="X", help="kept on average, above 0 to 1 (default: 0.25)"
+    )
+    keep.add_argument("--out", default="kept", metavar="DIR", help="for samples.npz (default: kept)")
+    keep.add_argument("--seed", type=int, default=0, metavar="N", help="with a sample's number it draws its lot")
     for verb in (rank, score):
         verb.add_argument("--data", metavar="FILE.npz", help="chorales written by coconet_jax.chorales --export")
         verb.add_argument("--dataset", default="music21", metavar="NAME", help="instead (default: music21)")
         verb.add_argument("--data_dir", default="", metavar="DIR", help="where prepared data lie")
+    for verb in (rank, score, keep):
         verb.add_argument(
             "--critic", default=critic.PATH, metavar="FILE", help="a critic (default: the one that ships)"
         )
@@ -117,16 +135,26 @@ def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) ->
 
 
 def _read_evaluations(paths: Sequence[str]) -> dict[str, dict[str, rates.Measure]]:
-    """By the sha256 of the weights, the framewise NLL as released."""
-    found = {}
+    """By the sha256 of the weights: NLL in nats per frame, by the chain rule and framewise, where it was measured."""
+    found: dict[str, dict[str, rates.Measure]] = {}
     for path in paths:
         try:
             report = json.loads(storage.place(path).read_bytes())
-            values = report["measures"]["framewise_released"]["unit_ensemble"]
-            found[report["sha256"]] = {"nll": rates.Measure(values["mean"], values["sem"] or float("nan"))}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            measures, known = report["measures"], {}
+            for name, values, notes in (
+                ("framewise", measures.get("framewise_released", {}).get("unit_ensemble"), 1),
+                ("chain_rule", measures.get("notewise_chronological", {}).get("one_ordering"), 4),
+                ("chain_rule", measures.get("all pieces"), 1),  # of coconet_jax.sequence_evaluate
+            ):
+                if values is not None:
+                    error = values["sem_pieces"] or float("nan")
+                    known[name] = rates.Measure(notes * values["mean"], notes * error)
+            if not known:
+                raise ValueError("it has neither framewise_released nor notewise_chronological")
+            found[report["sha256"]] = found.get(report["sha256"], {}) | known
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.InputError(
-                f"--evaluations: {path} is no report of coconet_jax.evaluate with framewise_released ({error!r})"
+                f"--evaluations: {path} is no report of coconet_jax.evaluate or .sequence_evaluate ({error!r})"
             ) from None
     return found
 
@@ -153,6 +181,7 @@ def _rank(args: argparse.Namespace) -> None:
         piece_set.splits["train"],
         lambda pitches: critic.judge(judge, pitches).logit,
         lambda pitches: composers.log_probs(classifier, pitches),
+        composers.fit_features(classifier, training.pitches),
     )
     with counter.counting("judging", "sets", len(contestants) + 1) as advance:
         rows = ranking.rank(
@@ -172,8 +201,13 @@ def _rank(args: argparse.Namespace) -> None:
         "",
         *(f"- {line}" for line in ranking.legend(rows)),
         f"- {composers.MISLEADS}",
+        "",
+        "Every theory measure, mean ± standard deviation over windows:",
+        "",
     ]
-    text = table + "\n" + "\n".join(lines) + "\n"
+    real = {"Bach, train": training, f"Bach, {args.reference}": reference}
+    measured = {name: theory.measure_pieces(made.pitches, grid) for name, made in (real | contestants).items()}
+    text = table + "\n" + "\n".join(lines) + "\n" + theory.compare(measured)
     print(text, end="")
     _write_ranking(args, rows, text, judge, classifier)
 
@@ -243,11 +277,34 @@ def _score(args: argparse.Namespace) -> None:
     print(f"wrote {folder / f'{stem}_judged.png'} and .json")
 
 
+def _keep(args: argparse.Namespace) -> None:
+    if args.seed < 0:
+        raise errors.InputError(f"--seed={args.seed}: use 0 or more")
+    devices.use_compile_cache()
+    files.check_folder(storage.place(args.out))
+    judge, made = critic.load(args.critic), samples.load_samples(args.samples)
+    if made.steps_per_quarter != 4 or made.pitches.shape[2] != 4:
+        raise errors.InputError(
+            f"{args.samples}: the critic knows sixteenths in four voices; give samples of that kind"
+        )
+    if storage.place(args.out).absolute() == storage.place(args.samples).absolute():
+        raise errors.InputError(f"--out={args.out} is where the samples are; name another folder")
+    odds = critic.judge(judge, made.pitches).logit
+    lots = [np.random.default_rng([args.seed, number]).random() for number in made.sample_id.tolist()]
+    kept = selection.accept(odds, np.array(lots), args.share)
+    if not kept.any():
+        raise errors.InputError(f"--share={args.share}: none of {len(kept)} samples is left; use a larger share")
+    chosen = made._replace(**{name: getattr(made, name)[kept] for name in ("pitches", "onset", "given", "sample_id")})
+    path = samples.write_samples(files.make_folder(args.out), chosen)
+    print(f"kept {kept.sum()} of {len(kept)} samples: mean log-odds {odds.mean():+.2f}, now {odds[kept].mean():+.2f}")
+    print(f"wrote {path}; they have the numbers that they had")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; `--help` teaches it. Bad input ends it with one line and exit code 2."""
     args = _parser().parse_args(argv)
     with errors.exit_on_input_error():
-        (_rank if args.verb == "rank" else _score)(args)
+        {"rank": _rank, "score": _score, "keep": _keep}[args.verb](args)
 
 
 if __name__ == "__main__":

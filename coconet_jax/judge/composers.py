@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Integer
 import numpy as np
 
 from coconet_jax import errors, storage, work_windows, works
-from coconet_jax.judge import calibration, fit, judgefile, network
+from coconet_jax.judge import calibration, distances, fit, judgefile, network
 
 CLASSES: Final = works.FAMILIES[:3]
 BACH: Final = CLASSES.index("bach")
@@ -204,6 +204,19 @@ def _logits(
 def log_probs(classifier: Classifier, pitches: Integer[np.ndarray, "n t 4"]) -> Float[np.ndarray, "n k"]:
     """Calibrated log p(class|window), in nats."""
     return calibration.log_softmax(_logits(classifier.config, classifier.params, pitches), classifier.temperature)
+
+
+def fit_features(classifier: Classifier, training: Integer[np.ndarray, "n t 4"]) -> distances.Features:
+    """What the classes are a linear function of, by every member (its last layer but one), for distances of sets.
+
+    On the scale that each feature has on real training windows.
+    """
+    return distances.fit(
+        lambda pitches: np.concatenate(
+            fit.predict(classifier.params, classifier.config, pitches).features, axis=1, dtype=float
+        ),
+        training,
+    )
 
 
 def inception_score(log_probs: Float[np.ndarray, "n k"]) -> float:

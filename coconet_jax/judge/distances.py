@@ -1,7 +1,8 @@
 """Distances between two sets of windows by any features: KID, Frechet distance, precision, recall, density, coverage.
 
-numpy, no model. Features are [n,d], a row for each window: z-scored theory measures (`TheoryFeatures`), or what a
-classifier's last layer but one gives. Lower is closer for KID and Frechet; for the other four higher is better.
+numpy, no model. Features are [n,d], a row for each window: z-scored theory measures (`fit_theory`), or what a
+classifier's last layer but one gives (`composers.fit_features`). Lower is closer for KID and Frechet; for the other
+four higher is better.
 
 Every distance depends on the number of windows and on their length: `between` refuses unequal lengths and draws equal
 counts. Errors are by the jackknife over groups (pieces), since windows of a piece are alike. A bootstrap draws windows
@@ -24,38 +25,44 @@ CLIP: Final = 3.0  # standard deviations
 MAX_BLOCKS: Final = 25  # blocks of the jackknife: an error is known to about 1 / sqrt(2 * 24) = 14 % of itself
 
 
-class TheoryFeatures(NamedTuple):
-    """Theory measures z-scored by real training windows, made by `fit_theory`: mean and spread of each measure.
+Measure = Callable[[Integer[np.ndarray, "_n _t 4"]], Float[np.ndarray, "_n _d"]]
+
+
+class Features(NamedTuple):
+    """Measures z-scored by real training windows, made by `fit`: what measures, and mean and spread of each.
 
     Scores are clipped to -CLIP..CLIP. Faults that are rare in Bach, such as parallels, have a spread so small that a
-    single one scores high, and the cubic kernel would hear nothing else.
+    single one scores high, and the cubic kernel would hear nothing else; a network's features go as far astray.
     """
 
+    measure: Measure
     mean: Float[np.ndarray, " d"]
     spread: Float[np.ndarray, " d"]
-    steps_per_quarter: int
 
     def __call__(self, pitches: Integer[np.ndarray, "n t 4"]) -> Float[np.ndarray, "n d"]:
         """One row for each window. A measure that a window does not have counts as the training windows' mean, 0."""
-        scores = (_measure(pitches, self.steps_per_quarter) - self.mean) / self.spread
+        scores = (self.measure(pitches) - self.mean) / self.spread
         return np.clip(np.nan_to_num(scores, nan=0.0), -CLIP, CLIP)
 
 
-def _measure(pitches: Integer[np.ndarray, "n t 4"], steps_per_quarter: int) -> Float[np.ndarray, "n d"]:
-    return np.stack(list(theory.measure_pieces(pitches, steps_per_quarter).values()), axis=1)
+def fit_theory(training: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -> Features:
+    """The theory measures, on the scale that each has on real training windows."""
+    return fit(
+        lambda pitches: np.stack(list(theory.measure_pieces(pitches, steps_per_quarter).values()), axis=1), training
+    )
 
 
-def fit_theory(training: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -> TheoryFeatures:
+def fit(measure: Measure, training: Integer[np.ndarray, "n t 4"]) -> Features:
     """The scale of each measure on real training windows, nan left out.
 
     A measure without spread there (one that never varies, or that at most one window has) keeps its own unit.
     """
-    values = _measure(training, steps_per_quarter)
+    values = measure(training)
     known = ~np.isnan(values)
     number = known.sum(0)
     mean = np.where(known, values, 0.0).sum(0) / np.maximum(number, 1)
     variance = np.where(known, (values - mean) ** 2, 0.0).sum(0) / np.maximum(number - 1, 1)
-    return TheoryFeatures(mean, np.where(variance > 0, np.sqrt(variance), 1.0), steps_per_quarter)
+    return Features(measure, mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
 
 # Each on two sets of features, of which rows may be left out.
@@ -174,7 +181,7 @@ def jackknife(
 def between(
     real: sets.Windows,
     sample: sets.Windows,
-    features: Callable[[Integer[np.ndarray, "_n _t 4"]], Float[np.ndarray, "_n _d"]],
+    features: Measure,
     number: int | None = None,
     seed: int = 0,
 ) -> dict[str, rates.Measure]:
@@ -183,7 +190,7 @@ def between(
     Args:
       real: the reference.
       sample: windows of the same length.
-      features: what turns pitches into rows, such as a `TheoryFeatures`.
+      features: what turns pitches into rows, such as a `Features`.
       number: windows drawn from each side; default as many as the smaller side has. Give the same to all the distances
         of one table, the floor among them: the Frechet distance falls with it and the neighbours' balls shrink.
       seed: of the drawing.

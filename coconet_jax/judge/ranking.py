@@ -29,12 +29,14 @@ class Judges(NamedTuple):
       training: pieces that are not to be copied.
       critic: calibrated log-odds of real against generated for each window; None: no critic.
       log_probs: calibrated log p(composer|window) with Bach's first; None: no classifier.
+      classifier_features: what it hears in a window (`composers.fit_features`); None: no classifier.
     """
 
     features: Callable[..., Float[np.ndarray, "_n _d"]]
     training: pieces.Pieces
     critic: Callable[..., Float[np.ndarray, " _n"]] | None = None
     log_probs: Callable[..., Float[np.ndarray, "_n _k"]] | None = None
+    classifier_features: Callable[..., Float[np.ndarray, "_n _d"]] | None = None
 
 
 class Criterion(NamedTuple):
@@ -59,6 +61,10 @@ def _more(value: float, _: float) -> float:
     return -value
 
 
+def _shortfall(value: float, real: float) -> float:
+    return max(real - value, 0.0)
+
+
 def _near(value: float, real: float) -> float:
     return abs(value - real)
 
@@ -69,6 +75,9 @@ def _excess(value: float, real: float) -> float:
 
 CRITERIA: Final[dict[str, Criterion]] = {
     "kid": Criterion("KID", "kernel distance of theory measures from real music; lower is nearer", _less),
+    "kid_classifier": Criterion(
+        "KID, classifier", "the same of what the composer classifier hears in a window, not of theory measures", _less
+    ),
     "coverage": Criterion(
         "Coverage", "share of real windows with a window of the set near by; higher is better", _more
     ),
@@ -76,7 +85,9 @@ CRITERIA: Final[dict[str, Criterion]] = {
     "parallel_octaves": Criterion("Parallel octaves", "per 100 beats; as many as real music has is best", _near),
     "critic_auc": Criterion("Critic AUC", "how well the critic tells the set from real music; 0.5 is best", _less),
     "log_p_bach": Criterion(
-        "log p(Bach)", "mean over windows, by the composer classifier, nats; higher is better", _more
+        "log p(Bach)",
+        "mean over windows, by the composer classifier, nats; as high as real music's is best",
+        _shortfall,
     ),
     "copied": Criterion(
         "Copied", f"share of windows with {COPIED_STEPS} steps or more of training music; real music's share", _excess
@@ -84,7 +95,8 @@ CRITERIA: Final[dict[str, Criterion]] = {
 }
 # Told, and left out of the order: a likelihood is not of the samples, and the Inception score misleads here.
 TOLD: Final = {
-    "nll": "NLL of the generator on real music, nats per frame, as evaluated",
+    "chain_rule": "NLL of the generator on real music by the chain rule in order of time, nats per frame",
+    "framewise": "framewise NLL on real music, five orderings averaged frame by frame, as published; nats per frame",
     "density": "in how many real neighbourhoods a window lies; 1 is real",
     "inception": "musical Inception score: near 1 for one composer, higher is not better",
 }
@@ -138,6 +150,8 @@ def measure(
     """
     found = distances.between(reference, made, judges.features, number, seed)
     values = {name: found[name] for name in ("kid", "coverage", "density")}
+    if judges.classifier_features is not None:
+        values["kid_classifier"] = distances.between(reference, made, judges.classifier_features, number, seed)["kid"]
     made = sets.subsample(np.random.default_rng(seed), made, number)
     for name, count in (
         ("parallel_fifths", voice_leading.count_parallel_fifths),
@@ -176,7 +190,7 @@ def rank(
       contestants: by name, windows of the same length; all are measured on as many windows as the smallest set has.
       judges: see there.
       steps_per_quarter: the grid.
-      known: for a contestant what was measured elsewhere, such as its "nll".
+      known: for a contestant what was measured elsewhere, such as its "chain_rule".
       seed: of halving and drawing.
       advance: told of every set that is done.
 
