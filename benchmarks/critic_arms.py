@@ -4,12 +4,13 @@
 
 The critic here is the generator's own trunk: all notes given, its last hidden layer pooled over time (mean) and pitch
 (mean and maximum), and a linear head. Arms: random trunk; the generator's, everything at a tenth of the learning rate;
-the generator's, frozen but for the head. All arms see the same batches. Prints AUC on test pieces, mean and spread over
-seeds, with the seconds of an update.
+the generator's, frozen but for the head. All arms see the same batches. Prints AUC on test windows for each seed, and of
+the seeds' mean score with the bootstrap's error over pieces, also less the random arm's in the same draws.
 """
 
 import argparse
 from collections.abc import Callable
+import dataclasses
 import time
 from typing import Any
 
@@ -54,14 +55,18 @@ def main() -> None:
     parser.add_argument("--pool", default="runs/critic_pool", help="folder filled by benchmarks/critic_pool.py")
     parser.add_argument("--num_steps", type=int, default=150, help="updates of each arm (default: 150)")
     parser.add_argument("--batch_size", type=int, default=16, help="default: 16")
-    parser.add_argument("--num_test", type=int, default=400, help="test windows (default: 400)")
+    parser.add_argument("--num_test", type=int, default=1500, help="test windows (default: 1500)")
     parser.add_argument("--seeds", type=int, default=3, help="default: 3")
     args = parser.parse_args()
     checkpoint.quiet()
     devices.use_compile_cache()
     with errors.exit_on_input_error():
+        for name in ("num_steps", "batch_size", "num_test", "seeds"):
+            if getattr(args, name) < 1:
+                raise errors.InputError(f"--{name}={getattr(args, name)}: use 1 or more")
         loaded = checkpoint.load(args.checkpoint)
-        net = loaded.config.model
+        # A random trunk's statistics must keep up with a few hundred updates.
+        net = dataclasses.replace(loaded.config.model, bn_momentum=0.9)
         piece_set = pieces.read_npz(args.data)
         real = {
             name: negatives.real_windows(piece_set.splits[name], name, critic.STEPS)
@@ -71,11 +76,9 @@ def main() -> None:
         examples = jax.device_put(critic.examples(by_split["train"]))
         settings = fit.Settings(batch_size=args.batch_size, crop_steps=critic.CROP_STEPS)
         test = by_split["test"]
-        weights = negatives.weigh(test)
-        rng = np.random.default_rng(0)
-        shown = rng.choice(len(weights), args.num_test, p=weights)  # by weight: each counts alike from here on
-        pitches, positive = test.pitches[shown], test.kind[shown] == negatives.REAL
-        found: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        test = test.take(np.random.default_rng(0).permutation(len(test.pitches))[: args.num_test])
+        pitches, positive, weights = test.pitches, test.kind == negatives.REAL, negatives.weigh(test)
+        scores: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
         seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
         for seed in range(args.seeds):
             for arm in ARMS:
@@ -84,12 +87,22 @@ def main() -> None:
                 score = run(examples, args.num_steps)
                 seconds[arm].append((time.perf_counter() - begun) / args.num_steps)
                 logits = np.concatenate([score(pitches[at : at + 16]) for at in range(0, len(pitches), 16)])
-                found[arm].append(separation.auc(logits, positive))
-                print(f"seed {seed}, {arm}: AUC {found[arm][-1]:.3f}", flush=True)
-        print("\n| Start | AUC, mean of seeds | of each | Seconds an update |\n| --- | --- | --- | --- |")
+                scores[arm].append(logits)
+                print(f"seed {seed}, {arm}: AUC {separation.auc(logits, positive, weights):.3f}", flush=True)
+        print(f"\n{positive.sum()} real windows and {(~positive).sum()} others, {args.num_steps} updates")
+        print("\n| Start | AUC of each seed | of their mean score | less random | Seconds an update |")
+        print("| --- | --- | --- | --- | --- |")
+        random = np.mean(scores[ARMS[0]], axis=0)
         for arm in ARMS:
-            each = ", ".join(f"{value:.3f}" for value in found[arm])
-            print(f"| {arm} | {np.mean(found[arm]):.3f} | {each} | {np.mean(seconds[arm]):.2f} |")
+            each = ", ".join(f"{separation.auc(logits, positive, weights):.3f}" for logits in scores[arm])
+            known = (np.mean(scores[arm], axis=0), positive, weights, test.piece)
+            both, gain = (
+                separation.bootstrap_auc(np.random.default_rng(0), *known, less=less) for less in (None, random)
+            )
+            print(
+                f"| {arm} | {each} | {both.mean:.3f} ± {both.error:.3f} | {gain.mean:+.3f} ± {gain.error:.3f} "
+                f"| {np.mean(seconds[arm]):.2f} |"
+            )
 
 
 def make_run(

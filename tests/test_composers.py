@@ -221,14 +221,16 @@ def test_the_shipped_classifier_knows_bach():
     damaged = composers.log_probs(classifier, sets.draw_uniform(np.random.default_rng(0), windows))
     assert damaged[:, composers.BACH].mean() < real[:, composers.BACH].mean() - 0.5
     assert composers.SHIPPED.stat().st_size < 1_500_000
-    features = composers.fit_features(classifier, windows)
-    rows = features.measure(windows)
+    rows = composers.features(classifier, windows)
     members = len(jax.tree.leaves(classifier.params)[0])
     assert rows.shape == (len(windows), members * 2 * classifier.config.features)  # mean and maximum of each
-    np.testing.assert_allclose(features(windows).mean(axis=0), 0, atol=0.2)
+    scaled = composers.fit_features(classifier, windows)(windows)
+    spread = rows.std(axis=0, ddof=1)
+    expected = np.clip((rows - rows.mean(axis=0))[:, spread > 0] / spread[spread > 0], -3, 3)
+    np.testing.assert_allclose(scaled[:, spread > 0], expected, atol=1e-6)
     first = jax.tree.map(lambda leaf: leaf[:1], classifier.params)
-    alone = composers.fit_features(classifier._replace(params=first), windows)
-    np.testing.assert_allclose(alone.measure(windows), rows[:, : rows.shape[1] // members], rtol=1e-4, atol=1e-6)
+    alone = composers.features(classifier._replace(params=first), windows)
+    np.testing.assert_allclose(alone, rows[:, : rows.shape[1] // members], rtol=1e-4, atol=1e-6)
 
 
 def test_confusion_is_drawn(tmp_path):

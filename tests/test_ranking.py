@@ -97,7 +97,7 @@ def world():
 def judges_of(training):
     features = distances.fit_theory(training.pitches)
     return ranking.Judges(
-        features.__call__,
+        features,
         training,
         lambda pitches: -features(pitches)[:, :3].sum(axis=1),
         lambda pitches: np.log(np.tile([0.8, 0.1, 0.1], (len(pitches), 1))),

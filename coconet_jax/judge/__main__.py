@@ -175,9 +175,8 @@ def _rank(args: argparse.Namespace) -> None:
     reference = sets.cut_windows(piece_set.splits[args.reference], args.steps, _BAR_STEPS)
     training = sets.cut_windows(piece_set.splits["train"], args.steps)
     judge, classifier = critic.load(args.critic), composers.load(args.classifier)
-    theory_features = distances.fit_theory(training.pitches, grid)
     judges = ranking.Judges(
-        lambda pitches: theory_features(pitches),
+        distances.fit_theory(training.pitches, grid),
         piece_set.splits["train"],
         lambda pitches: critic.judge(judge, pitches).logit,
         lambda pitches: composers.log_probs(classifier, pitches),

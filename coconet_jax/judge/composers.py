@@ -206,17 +206,14 @@ def log_probs(classifier: Classifier, pitches: Integer[np.ndarray, "n t 4"]) -> 
     return calibration.log_softmax(_logits(classifier.config, classifier.params, pitches), classifier.temperature)
 
 
-def fit_features(classifier: Classifier, training: Integer[np.ndarray, "n t 4"]) -> distances.Features:
-    """What the classes are a linear function of, by every member (its last layer but one), for distances of sets.
+def features(classifier: Classifier, pitches: Integer[np.ndarray, "n t 4"]) -> Float[np.ndarray, "n d"]:
+    """What the classes are a linear function of, of every member: its last layer but one."""
+    return np.concatenate(fit.predict(classifier.params, classifier.config, pitches).features, axis=1, dtype=float)
 
-    On the scale that each feature has on real training windows.
-    """
-    return distances.fit(
-        lambda pitches: np.concatenate(
-            fit.predict(classifier.params, classifier.config, pitches).features, axis=1, dtype=float
-        ),
-        training,
-    )
+
+def fit_features(classifier: Classifier, training: Integer[np.ndarray, "n t 4"]) -> distances.Measure:
+    """The same on the scale that each feature has on real training windows, for distances of sets."""
+    return distances.fit(lambda pitches: features(classifier, pitches), training)
 
 
 def inception_score(log_probs: Float[np.ndarray, "n k"]) -> float:

@@ -28,41 +28,28 @@ MAX_BLOCKS: Final = 25  # blocks of the jackknife: an error is known to about 1 
 Measure = Callable[[Integer[np.ndarray, "_n _t 4"]], Float[np.ndarray, "_n _d"]]
 
 
-class Features(NamedTuple):
-    """Measures z-scored by real training windows, made by `fit`: what measures, and mean and spread of each.
-
-    Scores are clipped to -CLIP..CLIP. Faults that are rare in Bach, such as parallels, have a spread so small that a
-    single one scores high, and the cubic kernel would hear nothing else; a network's features go as far astray.
-    """
-
-    measure: Measure
-    mean: Float[np.ndarray, " d"]
-    spread: Float[np.ndarray, " d"]
-
-    def __call__(self, pitches: Integer[np.ndarray, "n t 4"]) -> Float[np.ndarray, "n d"]:
-        """One row for each window. A measure that a window does not have counts as the training windows' mean, 0."""
-        scores = (self.measure(pitches) - self.mean) / self.spread
-        return np.clip(np.nan_to_num(scores, nan=0.0), -CLIP, CLIP)
-
-
-def fit_theory(training: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -> Features:
-    """The theory measures, on the scale that each has on real training windows."""
+def fit_theory(training: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -> Measure:
+    """The theory measures on the scale that each has on real training windows (see `fit`)."""
     return fit(
         lambda pitches: np.stack(list(theory.measure_pieces(pitches, steps_per_quarter).values()), axis=1), training
     )
 
 
-def fit(measure: Measure, training: Integer[np.ndarray, "n t 4"]) -> Features:
-    """The scale of each measure on real training windows, nan left out.
+def fit(measure: Measure, training: Integer[np.ndarray, "n t 4"]) -> Measure:
+    """The same measures z-scored by real training windows, nan left out there.
 
-    A measure without spread there (one that never varies, or that at most one window has) keeps its own unit.
+    A measure without spread there (one that never varies, or that at most one window has) keeps its own unit; one that
+    a window does not have counts as the training windows' mean, 0. Scores are clipped to -CLIP..CLIP: faults that are
+    rare in Bach, such as parallels, have a spread so small that a single one scores high, and the cubic kernel would
+    hear nothing else; a network's features go as far astray.
     """
     values = measure(training)
     known = ~np.isnan(values)
     number = known.sum(0)
     mean = np.where(known, values, 0.0).sum(0) / np.maximum(number, 1)
     variance = np.where(known, (values - mean) ** 2, 0.0).sum(0) / np.maximum(number - 1, 1)
-    return Features(measure, mean, np.where(variance > 0, np.sqrt(variance), 1.0))
+    spread = np.where(variance > 0, np.sqrt(variance), 1.0)
+    return lambda pitches: np.clip(np.nan_to_num((measure(pitches) - mean) / spread, nan=0.0), -CLIP, CLIP)
 
 
 # Each on two sets of features, of which rows may be left out.
@@ -190,7 +177,7 @@ def between(
     Args:
       real: the reference.
       sample: windows of the same length.
-      features: what turns pitches into rows, such as a `Features`.
+      features: what turns pitches into rows, such as `fit_theory` gives.
       number: windows drawn from each side; default as many as the smaller side has. Give the same to all the distances
         of one table, the floor among them: the Frechet distance falls with it and the neighbours' balls shrink.
       seed: of the drawing.
