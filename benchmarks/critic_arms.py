@@ -4,8 +4,8 @@
 
 The critic here is the generator's own trunk: all notes given, its last hidden layer pooled over time (mean) and pitch
 (mean and maximum), and a linear head. Arms: random trunk; the generator's, everything at a tenth of the learning rate;
-the generator's, frozen but for the head. All arms see the same batches. Prints AUC on test windows for each seed, and of
-the seeds' mean score with the bootstrap's error over pieces, also less the random arm's in the same draws.
+the generator's, frozen but for the head. All arms see the same batches. Prints AUC on test windows for each seed,
+and of the seeds' mean score with the bootstrap's error over pieces, also less the random arm's in the same draws.
 """
 
 import argparse
