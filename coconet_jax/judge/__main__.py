@@ -253,7 +253,7 @@ def _score(args: argparse.Namespace) -> None:
     for remark in piece.remarks:
         print(f"note: {remark}")
     training = piece_set.splits["train"]
-    findings = critique.compare(piece, training, training)
+    findings = critique.compare(piece, training)
     faults = critique.find_faults(piece.pitches)
     verdict = critic.judge(critic.load(args.critic), piece.pitches[None])
     steps = verdict.steps[0]

@@ -45,15 +45,15 @@ class Fault(NamedTuple):
     text: str
 
 
-def compare(piece: score.Score, real: pieces.Pieces, training: pieces.Pieces) -> list[Finding]:
-    """Every measure of a piece beside its range over windows of real music as long as the piece.
+def compare(piece: score.Score, training: pieces.Pieces) -> list[Finding]:
+    """Every measure of a piece beside its range over windows of the training music as long as the piece.
 
-    Where real music has too few windows of that length, whole pieces are compared.
+    Where that has too few windows of that length, whole pieces are compared. Copies are looked for in it too; those of
+    its own windows in its other pieces.
 
     Args:
       piece: of four voices.
-      real: pieces of the piece's grid.
-      training: in which copies are looked for.
+      training: pieces of the piece's grid.
 
     Raises:
       InputError: the piece is shorter than a beat, or has not four voices.
@@ -63,20 +63,27 @@ def compare(piece: score.Score, real: pieces.Pieces, training: pieces.Pieces) ->
     if pitches.shape[1] < grid:
         raise errors.InputError(f"{piece.title or 'the piece'} has {pitches.shape[1]} steps; give a beat or more")
     ours = theory.measure_pieces(pitches, grid) | theory.measure_copies(pitches, training)
-    theirs = _measure_real(real, pitches.shape[1], grid)
+    theirs = _measure_real(training, pitches.shape[1], grid)
     found = []
     for name, values in ours.items():
         known = theirs.get(name, np.zeros(0))
         known = known[~np.isnan(known)]
         low, middle, high = np.percentile(known, (LOW, 50, HIGH)) if len(known) else (np.nan,) * 3
+        low = 0.0 if name in theory.COPY_MEASURES else low  # to copy less than Bach's own pieces is no fault
         found.append(Finding(name, float(values[0]), float(low), float(middle), float(high)))
     return found
 
 
 def _measure_real(real: pieces.Pieces, num_steps: int, grid: int) -> dict[str, Float[np.ndarray, " n"]]:
     if (real.lengths >= num_steps).sum() < _FEWEST:
-        return theory.measure_pieces(real.pitches, grid, real.lengths)
-    return theory.measure_pieces(sets.cut_windows(real, num_steps).pitches, grid)
+        own = np.arange(len(real.lengths))
+        return theory.measure_pieces(real.pitches, grid, real.lengths) | theory.measure_copies(
+            real.pitches, real, real.lengths, own
+        )
+    windows = sets.cut_windows(real, num_steps)
+    return theory.measure_pieces(windows.pitches, grid) | theory.measure_copies(
+        windows.pitches, real, own=windows.groups
+    )
 
 
 def find_faults(pitches: Integer[np.ndarray, "t 4"]) -> list[Fault]:
