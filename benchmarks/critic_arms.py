@@ -23,6 +23,7 @@ import optax
 from coconet_jax import checkpoint, config, devices, errors, model, pianoroll, pieces
 from coconet_jax.judge import critic, fit, negatives, separation
 
+SETTLING = 40  # batches over which the statistics of a trained random trunk are averaged
 ARMS = ("random", "generator, a tenth of the rate", "generator, frozen")
 
 
@@ -65,7 +66,7 @@ def main() -> None:
             if getattr(args, name) < 1:
                 raise errors.InputError(f"--{name}={getattr(args, name)}: use 1 or more")
         loaded = checkpoint.load(args.checkpoint)
-        # A random trunk's statistics must keep up with a few hundred updates.
+        # So that the statistics of a random trunk are those of its last SETTLING batches.
         net = dataclasses.replace(loaded.config.model, bn_momentum=0.9)
         piece_set = pieces.read_npz(args.data)
         real = {
@@ -134,12 +135,20 @@ def make_run(
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), stats, opt_state
 
+    @jax.jit
+    def settle(params: Any, stats: Any, examples: fit.Examples, number: Array) -> Any:
+        pitches, _, _ = fit.draw_batch(jax.random.fold_in(key, number), examples, settings)
+        return logits_of(params, stats, pitches, True)[1]
+
     def run(examples: fit.Examples, num_steps: int) -> Callable[[np.ndarray], np.ndarray]:
         carried = (params, variables["batch_stats"], optimizer.init(params))
         for number in range(num_steps):
             carried = step(*carried, examples, jnp.asarray(number))
-        score = jax.jit(lambda pitches: logits_of(carried[0], carried[1], pitches, False)[0])
-        jax.block_until_ready(carried)
+        trained, stats, _ = carried
+        for number in range(SETTLING if arm == "random" else 0):
+            stats = settle(trained, stats, examples, jnp.asarray(num_steps + number))
+        score = jax.jit(lambda pitches: logits_of(trained, stats, pitches, False)[0])
+        jax.block_until_ready((trained, stats))
         return lambda pitches: np.asarray(score(jnp.asarray(pitches)))
 
     return run
