@@ -18,7 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from coconet_jax import devices, errors, loop, pieces, provenance
-from coconet_jax.judge import critic, fit, negatives, network, separation
+from coconet_jax.judge import copies, critic, fit, negatives, network, separation
+
+
+SHARED_STEPS = 64  # four bars
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
@@ -80,6 +83,26 @@ def print_sources(windows: negatives.Windows, scores: dict[str, np.ndarray]) -> 
         found = separation.bootstrap_auc(np.random.default_rng(0), first, *known, less=last)
         rows.append([*row, f"{found.mean:+.3f} ± {found.error:.3f}"])
     print_table([f"Against ({int(real.sum())} real)", "n", *scores, "First less last"], rows)
+
+
+def print_tunes(windows: negatives.Windows, logits: np.ndarray, test: pieces.Pieces, training: pieces.Pieces) -> None:
+    """AUC where real and damaged windows are only those of test pieces whose soprano train does not have.
+
+    Chorales share tunes: a soprano counts as shared from SHARED_STEPS steps in a row on, in any transposition.
+    """
+    runs = copies.longest_run(test.pitches, training, test.lengths, (0,))
+    new = [f"test/{name}" for name, run in zip(test.names, runs, strict=True) if run < SHARED_STEPS]
+    own = np.isin(windows.kind, (negatives.REAL, negatives.DAMAGED))
+    shown = ~own | np.isin(windows.piece, new)
+    part = windows.take(shown)
+    found = separation.bootstrap_auc(
+        np.random.default_rng(0), logits[shown], part.kind == negatives.REAL, negatives.weigh(part), part.piece
+    )
+    print(
+        f"\nof the {len(new)} of {len(test.names)} test pieces whose soprano has fewer than {SHARED_STEPS} steps in a row "
+        f"in common with train ({(part.kind == negatives.REAL).sum()} real windows): AUC {found.mean:.3f} ± "
+        f"{found.error:.3f}"
+    )
 
 
 def print_report(step: int, numbers: dict[str, float]) -> None:
@@ -187,6 +210,7 @@ def main() -> None:
         print(f"\nnetworks x {trained.mix[0]:.2f} + theory x {trained.mix[1]:.2f} + {trained.mix[2]:.2f}")
         opinions = {"Critic": both, "Its networks": nets, "Its theory measures": by_theory, "Regression": straight}
         print_sources(test, opinions)
+        print_tunes(test, both, piece_set.splits["test"], training)
         weights, is_real = negatives.weigh(test), test.kind == negatives.REAL
         rows = [
             [name, *(f"{value:.3f}" for value in separation.calibration(logits, is_real, weights))]

@@ -12,7 +12,7 @@ _HELP = {
     "sampler": "gibbs (default) rewrites blocks over and over; ancestral writes one note after another; "
     "ancestral_gibbs does so inside blocks; maskgit keeps the surest notes of few calls; upsample goes from "
     "quarters to sixteenths",
-    "num_steps": "Gibbs steps, or model calls of ancestral and maskgit: more is slower and better (default: one for "
+    "num_steps": "Gibbs steps, or model calls (at most) of ancestral and maskgit: more is slower and better (default: one for "
     "each note to be written, at most those of 4 bars, and to harmonise half as many; maskgit 32)",
     "temperature": "below 1 careful, above 1 adventurous",
     "top_p": "draw only from the likeliest notes that hold this share of the probability",
