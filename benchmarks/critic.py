@@ -20,7 +20,6 @@ import numpy as np
 from coconet_jax import devices, errors, loop, pieces, provenance
 from coconet_jax.judge import copies, critic, fit, negatives, network, separation
 
-
 SHARED_STEPS = 64  # four bars
 
 
@@ -99,8 +98,8 @@ def print_tunes(windows: negatives.Windows, logits: np.ndarray, test: pieces.Pie
         np.random.default_rng(0), logits[shown], part.kind == negatives.REAL, negatives.weigh(part), part.piece
     )
     print(
-        f"\nof the {len(new)} of {len(test.names)} test pieces whose soprano has fewer than {SHARED_STEPS} steps in a row "
-        f"in common with train ({(part.kind == negatives.REAL).sum()} real windows): AUC {found.mean:.3f} ± "
+        f"\nof the {len(new)} of {len(test.names)} test pieces whose soprano has fewer than {SHARED_STEPS} steps in a "
+        f"row in common with train ({(part.kind == negatives.REAL).sum()} real windows): AUC {found.mean:.3f} ± "
         f"{found.error:.3f}"
     )
 
