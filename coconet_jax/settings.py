@@ -12,8 +12,8 @@ _HELP = {
     "sampler": "gibbs (default) rewrites blocks over and over; ancestral writes one note after another; "
     "ancestral_gibbs does so inside blocks; maskgit keeps the surest notes of few calls; upsample goes from "
     "quarters to sixteenths",
-    "num_steps": "Gibbs steps, or model calls (at most) of ancestral and maskgit: more is slower and better (default: one "
-    "for each note to be written, at most those of 4 bars, and to harmonise half as many; maskgit 32)",
+    "num_steps": "Gibbs steps, or model calls (at most) of ancestral and maskgit: more is slower and better (default: "
+    "one for each note to be written, at most those of 4 bars, and to harmonise half as many; maskgit 32)",
     "temperature": "below 1 careful, above 1 adventurous",
     "top_p": "draw only from the likeliest notes that hold this share of the probability",
     "greedy": "chance that a call takes the likeliest notes instead of drawing: one number, or two such as 0,0.5 "
