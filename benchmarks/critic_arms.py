@@ -23,7 +23,7 @@ import optax
 from coconet_jax import checkpoint, config, devices, errors, model, pianoroll, pieces
 from coconet_jax.judge import critic, fit, negatives, separation
 
-SETTLING = 40  # batches over which the statistics of a trained random trunk are averaged
+SETTLING = 40  # batches after which the statistics of a random trunk are those of its last parameters
 ARMS = ("random", "generator, a tenth of the rate", "generator, frozen")
 
 
@@ -66,7 +66,6 @@ def main() -> None:
             if getattr(args, name) < 1:
                 raise errors.InputError(f"--{name}={getattr(args, name)}: use 1 or more")
         loaded = checkpoint.load(args.checkpoint)
-        # So that the statistics of a random trunk are those of its last SETTLING batches.
         net = dataclasses.replace(loaded.config.model, bn_momentum=0.9)
         piece_set = pieces.read_npz(args.data)
         real = {
@@ -84,9 +83,8 @@ def main() -> None:
         for seed in range(args.seeds):
             for arm in ARMS:
                 run = make_run(arm, loaded.variables, net, settings, seed)
-                begun = time.perf_counter()
-                score = run(examples, args.num_steps)
-                seconds[arm].append((time.perf_counter() - begun) / args.num_steps)
+                score, spent = run(examples, args.num_steps)
+                seconds[arm].append(spent / args.num_steps)
                 logits = np.concatenate([score(pitches[at : at + 16]) for at in range(0, len(pitches), 16)])
                 scores[arm].append(logits)
                 print(f"seed {seed}, {arm}: AUC {separation.auc(logits, positive, weights):.3f}", flush=True)
@@ -108,8 +106,8 @@ def main() -> None:
 
 def make_run(
     arm: str, generator: model.Variables, net: config.Model, settings: fit.Settings, seed: int
-) -> Callable[[fit.Examples, int], Callable[[np.ndarray], np.ndarray]]:
-    """A function that trains an arm and gives its scores."""
+) -> Callable[[fit.Examples, int], tuple[Callable[[np.ndarray], np.ndarray], float]]:
+    """A function that trains an arm for so many updates: gives what scores windows, and the seconds they took."""
     key = jax.random.key(seed)
     variables = model.init(key, net) if arm == "random" else generator
     width = 3 * net.num_filters
@@ -140,16 +138,17 @@ def make_run(
         pitches, _, _ = fit.draw_batch(jax.random.fold_in(key, number), examples, settings)
         return logits_of(params, stats, pitches, True)[1]
 
-    def run(examples: fit.Examples, num_steps: int) -> Callable[[np.ndarray], np.ndarray]:
+    def run(examples: fit.Examples, num_steps: int) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+        begun = time.perf_counter()
         carried = (params, variables["batch_stats"], optimizer.init(params))
         for number in range(num_steps):
             carried = step(*carried, examples, jnp.asarray(number))
-        trained, stats, _ = carried
+        trained, stats, _ = jax.block_until_ready(carried)
+        seconds = time.perf_counter() - begun
         for number in range(SETTLING if arm == "random" else 0):
             stats = settle(trained, stats, examples, jnp.asarray(num_steps + number))
         score = jax.jit(lambda pitches: logits_of(trained, stats, pitches, False)[0])
-        jax.block_until_ready((trained, stats))
-        return lambda pitches: np.asarray(score(jnp.asarray(pitches)))
+        return lambda pitches: np.asarray(score(jnp.asarray(pitches))), seconds
 
     return run
 

@@ -4,10 +4,14 @@
 #   bash benchmarks/scoreboard.sh CHORALES.npz EARLIER_RUN LSTM_RUN OUT
 #
 # CHORALES.npz is written by python -m coconet_jax.chorales --export, EARLIER_RUN is the --workdir of a run of small that
-# stopped earlier, LSTM_RUN that of python -m coconet_jax.sequence --config=configs/lstm.py. What is in OUT is not made anew.
+# stopped earlier, LSTM_RUN that of python -m coconet_jax.sequence --config=configs/lstm.py. Samples
+# that are in OUT already are not drawn again.
 set -euo pipefail
 [ $# -eq 4 ] || { echo "use: bash benchmarks/scoreboard.sh CHORALES.npz EARLIER_RUN LSTM_RUN OUT" >&2; exit 2; }
 chorales=$1 earlier=$2 lstm=$3 out=$4
+for given in "$chorales" "$earlier" "$lstm"; do
+  [ -e "$given" ] || { echo "error: $given does not exist; give another" >&2; exit 2; }
+done
 
 draw() { python -m coconet_jax.sample --num_samples=128 --bars=4 --seed=303 --formats=npz "$@"; }
 draw --polish=2 --num_samples=256 --out="$out/polished"

@@ -85,7 +85,7 @@ def to_markdown(rows: dict[str, dict[str, rates.Measure]]) -> str:
 
 
 def measure_distances(
-    train: sets.Windows, test: sets.Windows, features: distances.Measure, chosen: Settings
+    train: sets.Windows, test: sets.Windows, features: distances.Features, chosen: Settings
 ) -> dict[str, dict[str, rates.Measure]]:
     """Distances from training windows: of the training windows themselves (halves with no piece in common), of test."""
     number = chosen.number or len(test.pitches)

@@ -166,7 +166,7 @@ def test_distances_order_damaged_bach(seed):
 
 @handmade.needs_npz
 def test_what_the_classifier_hears_orders_all_but_shuffled_bars():
-    """It hears moments, so that bars in another order are as good as Bach; the rest is further and further off."""
+    """It hears moments, so that bars in another order are near Bach; the rest is further and further off."""
     rng = np.random.default_rng(0)
     train, test = (sets.cut_windows(handmade.folds()[split], 64, 16) for split in ("train", "test"))
     train, test = sets.subsample(rng, train, 200), sets.subsample(rng, test, 200)

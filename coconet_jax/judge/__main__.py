@@ -1,7 +1,7 @@
 """Which generators are good, and what is wrong with a piece: the command.
 
-`python -m coconet_jax.judge rank mine=DIR other=DIR`, `python -m coconet_jax.judge score FILE.mid`, `python -m
-coconet_jax.judge keep DIR`
+`python -m coconet_jax.judge rank mine=DIR other=DIR`, `python -m coconet_jax.judge score FILE.mid`,
+`python -m coconet_jax.judge keep DIR`
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 
 from coconet_jax import config as config_lib
 from coconet_jax import counter, data, devices, errors, files, notation, pieces, provenance, samples, storage
-from coconet_jax.judge import composers, critic, critique, distances, ranking, rates, selection, sets, theory
+from coconet_jax.judge import composers, critic, critique, distances, evaluations, ranking, selection, sets, theory
 
 _EXAMPLES: Final = """examples:
   two sampling runs beside real music, as a table, JSON and a picture:
@@ -76,7 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         "--share", type=float, default=0.25, metavar="X", help="kept on average, above 0 to 1 (default: 0.25)"
     )
     keep.add_argument("--out", default="kept", metavar="DIR", help="for samples.npz (default: kept)")
-    keep.add_argument("--seed", type=int, default=0, metavar="N", help="with a sample's number it draws its lot")
+    keep.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with a sample's number it draws its lot (default: 0); give another to keep a part of what was kept",
+    )
     for verb in (rank, score):
         verb.add_argument("--data", metavar="FILE.npz", help="chorales written by coconet_jax.chorales --export")
         verb.add_argument("--dataset", default="music21", metavar="NAME", help="instead (default: music21)")
@@ -134,44 +140,20 @@ def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) ->
     return sets.from_samples(made.pitches), (manifest or {}).get("checkpoint_sha256", "")
 
 
-def _read_evaluations(paths: Sequence[str]) -> dict[str, dict[str, rates.Measure]]:
-    """By the sha256 of the weights: NLL in nats per frame, by the chain rule and framewise, where it was measured."""
-    found: dict[str, dict[str, rates.Measure]] = {}
-    for path in paths:
-        try:
-            report = json.loads(storage.place(path).read_bytes())
-            measures, known = report["measures"], {}
-            for name, values, notes in (
-                ("framewise", measures.get("framewise_released", {}).get("unit_ensemble"), 1),
-                ("chain_rule", measures.get("notewise_chronological", {}).get("one_ordering"), 4),
-                ("chain_rule", measures.get("all pieces"), 1),  # of coconet_jax.sequence_evaluate
-            ):
-                if values is not None:
-                    error = values["sem_pieces"] or float("nan")
-                    known[name] = rates.Measure(notes * values["mean"], notes * error)
-            if not known:
-                raise ValueError("it has neither framewise_released nor notewise_chronological")
-            found[report["sha256"]] = found.get(report["sha256"], {}) | known
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise errors.InputError(
-                f"--evaluations: {path} is no report of coconet_jax.evaluate or .sequence_evaluate ({error!r})"
-            ) from None
-    return found
-
-
 def _rank(args: argparse.Namespace) -> None:
     wanted = dict(_split_name(text) for text in args.sets)
-    if len(wanted) < len(args.sets) or ranking.REAL in wanted:
-        raise errors.InputError(f"two sets have one name, or that of real music ({ranking.REAL}); give others")
+    real_names = (ranking.REAL, "Bach, train", f"Bach, {args.reference}")
+    if len(wanted) < len(args.sets) or set(real_names) & set(wanted):
+        raise errors.InputError(f"two sets have one name, or one of real music ({'; '.join(real_names)}); give others")
     devices.use_compile_cache()
     files.check_folder(storage.place(args.out))
-    evaluations = _read_evaluations(args.evaluations)
+    evaluated, notes = evaluations.read(args.evaluations)
     piece_set = _chorales(args)
     grid = piece_set.steps_per_quarter
     contestants, known = {}, {}
     for name, source in wanted.items():
         contestants[name], sha256 = _read_set(source, piece_set, args.steps, args.seed)
-        known[name] = evaluations.get(sha256, {})
+        known[name] = evaluated.get(sha256, {})
     reference = sets.cut_windows(piece_set.splits[args.reference], args.steps, _BAR_STEPS)
     training = sets.cut_windows(piece_set.splits["train"], args.steps)
     judge, classifier = critic.load(args.critic), composers.load(args.classifier)
@@ -198,13 +180,13 @@ def _rank(args: argparse.Namespace) -> None:
         f"{piece_set.source} (the other half is {ranking.REAL}); means ± standard errors; a set's place is one more "
         "than the number of sets that beat it.",
         "",
-        *(f"- {line}" for line in ranking.legend(rows)),
+        *(f"- {line}" for line in (*ranking.legend(rows), *notes)),
         f"- {composers.MISLEADS}",
         "",
         "Every theory measure, mean ± standard deviation over windows:",
         "",
     ]
-    real = {"Bach, train": training, f"Bach, {args.reference}": reference}
+    real = dict(zip(real_names[1:], (training, reference), strict=True))
     measured = {name: theory.measure_pieces(made.pitches, grid) for name, made in (real | contestants).items()}
     text = table + "\n" + "\n".join(lines) + "\n" + theory.compare(measured)
     print(text, end="")
@@ -279,22 +261,25 @@ def _score(args: argparse.Namespace) -> None:
 def _keep(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise errors.InputError(f"--seed={args.seed}: use 0 or more")
+    if not 0 < args.share <= 1:
+        raise errors.InputError(f"--share={args.share}: use a value above 0, at most 1")
     devices.use_compile_cache()
-    files.check_folder(storage.place(args.out))
+    folder = storage.place(args.out)
+    files.check_folder(folder)
+    if (folder / samples.MANIFEST).exists() or (folder / samples.FILE_NAME).exists():
+        raise errors.InputError(f"--out={args.out} holds samples already; name another folder")
     judge, made = critic.load(args.critic), samples.load_samples(args.samples)
-    if made.steps_per_quarter != 4 or made.pitches.shape[2] != 4:
+    if made.steps_per_quarter != 4:
         raise errors.InputError(
-            f"{args.samples}: the critic knows sixteenths in four voices; give samples of that kind"
+            f"{args.samples} stands on {made.steps_per_quarter} steps per quarter, and the critic knows 4; give others"
         )
-    if storage.place(args.out).absolute() == storage.place(args.samples).absolute():
-        raise errors.InputError(f"--out={args.out} is where the samples are; name another folder")
     odds = critic.judge(judge, made.pitches).logit
     lots = [np.random.default_rng([args.seed, number]).random() for number in made.sample_id.tolist()]
     kept = selection.accept(odds, np.array(lots), args.share)
     if not kept.any():
         raise errors.InputError(f"--share={args.share}: none of {len(kept)} samples is left; use a larger share")
     chosen = made._replace(**{name: getattr(made, name)[kept] for name in ("pitches", "onset", "given", "sample_id")})
-    path = samples.write_samples(files.make_folder(args.out), chosen)
+    path = samples.write_samples(files.make_folder(folder), chosen)
     print(f"kept {kept.sum()} of {len(kept)} samples: mean log-odds {odds.mean():+.2f}, now {odds[kept].mean():+.2f}")
     print(f"wrote {path}; they have the numbers that they had")
 

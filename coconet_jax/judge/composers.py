@@ -211,7 +211,7 @@ def features(classifier: Classifier, pitches: Integer[np.ndarray, "n t 4"]) -> F
     return np.concatenate(fit.predict(classifier.params, classifier.config, pitches).features, axis=1, dtype=float)
 
 
-def fit_features(classifier: Classifier, training: Integer[np.ndarray, "n t 4"]) -> distances.Measure:
+def fit_features(classifier: Classifier, training: Integer[np.ndarray, "n t 4"]) -> distances.Features:
     """The same on the scale that each feature has on real training windows, for distances of sets."""
     return distances.fit(lambda pitches: features(classifier, pitches), training)
 

@@ -25,17 +25,18 @@ CLIP: Final = 3.0  # standard deviations
 MAX_BLOCKS: Final = 25  # blocks of the jackknife: an error is known to about 1 / sqrt(2 * 24) = 14 % of itself
 
 
-Measure = Callable[[Integer[np.ndarray, "_n _t 4"]], Float[np.ndarray, "_n _d"]]
+# What turns windows into rows of numbers.
+Features = Callable[[Integer[np.ndarray, "_n _t 4"]], Float[np.ndarray, "_n _d"]]
 
 
-def fit_theory(training: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -> Measure:
+def fit_theory(training: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -> Features:
     """The theory measures on the scale that each has on real training windows (see `fit`)."""
     return fit(
         lambda pitches: np.stack(list(theory.measure_pieces(pitches, steps_per_quarter).values()), axis=1), training
     )
 
 
-def fit(measure: Measure, training: Integer[np.ndarray, "n t 4"]) -> Measure:
+def fit(measure: Features, training: Integer[np.ndarray, "n t 4"]) -> Features:
     """The same measures z-scored by real training windows, nan left out there.
 
     A measure without spread there (one that never varies, or that at most one window has) keeps its own unit; one that
@@ -168,7 +169,7 @@ def jackknife(
 def between(
     real: sets.Windows,
     sample: sets.Windows,
-    features: Measure,
+    features: Features,
     number: int | None = None,
     seed: int = 0,
 ) -> dict[str, rates.Measure]:

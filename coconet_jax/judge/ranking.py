@@ -96,7 +96,7 @@ CRITERIA: Final[dict[str, Criterion]] = {
 # Told, and left out of the order: a likelihood is not of the samples, and the Inception score misleads here.
 TOLD: Final = {
     "chain_rule": "NLL of the generator on real music by the chain rule in order of time, nats per frame",
-    "framewise": "framewise NLL on real music, five orderings averaged frame by frame, as published; nats per frame",
+    "framewise": "framewise NLL on real music, orderings averaged frame by frame as published, nats per frame",
     "density": "in how many real neighbourhoods a window lies; 1 is real",
     "inception": "musical Inception score: near 1 for one composer, higher is not better",
 }
