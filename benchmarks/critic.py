@@ -99,8 +99,8 @@ def print_tunes(windows: negatives.Windows, logits: np.ndarray, test: pieces.Pie
     )
     count = f"{len(new)} of {len(test.names)} test pieces ({(part.kind == negatives.REAL).sum()} real windows)"
     print(
-        f"\nsamples, and windows of the {count} whose soprano has fewer than {SHARED_STEPS} steps in a row in common with "
-        f"train: AUC {found.mean:.3f} ± {found.error:.3f}"
+        f"\nsamples, and windows of the {count} whose soprano has fewer than {SHARED_STEPS} steps in a row in common "
+        f"with train: AUC {found.mean:.3f} ± {found.error:.3f}"
     )
 
 

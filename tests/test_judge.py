@@ -1,6 +1,7 @@
 """The judge's command: what it ranks and explains, what it leaves behind, and what it says of wrong input."""
 
 import json
+from typing import Any
 
 import conftest
 import numpy as np
@@ -62,13 +63,14 @@ def noise(tmp_path_factory):
 
 def test_real_music_stands_above_noise_in_every_file(chorales, noise, tmp_path, capsys):
     reports = []
-    for name, measures in {
+    all_measures: dict[str, dict[str, Any]] = {
         "nll": {
             "framewise_released": {"unit_ensemble": {"mean": 0.5, "sem_pieces": 0.01}},
             "notewise_chronological": {"one_ordering": {"mean": 0.4, "sem_pieces": 0.02}},
         },
         "of_another": {"all pieces": {"mean": 7.0, "sem_pieces": 0.1, "n_frames": 900}},
-    }.items():
+    }
+    for name, measures in all_measures.items():
         reports.append(tmp_path / f"{name}.json")
         about = {"sha256": "5a" if name == "nll" else "0", "data": "valid of made up", "n_frames": 90}
         reports[-1].write_text(
