@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The scoreboard of docs/judge.md: draws the sets, evaluates the generators and ranks them (2 hours at most on 2 cores).
+# The scoreboard of docs/judge.md: draws the sets, evaluates the generators and ranks them.
 #
 #   bash benchmarks/scoreboard.sh CHORALES.npz EARLIER_RUN LSTM_RUN OUT
 #
