@@ -38,8 +38,8 @@ def read(paths: Sequence[str]) -> tuple[dict[str, dict[str, rates.Measure]], lis
             sha256, frames = report["sha256"], report.get("n_frames", measures.get("all pieces", {}).get("n_frames"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.InputError(
-                f"--evaluations: {path} is no report of coconet_jax.evaluate or .sequence_evaluate ({error!r}); give what "
-                "their --json wrote"
+                f"--evaluations: {path} is no report of coconet_jax.evaluate or .sequence_evaluate ({error!r}); give "
+                "what their --json wrote"
             ) from None
         found[sha256] = found.get(sha256, {}) | known
         notes.append(f"NLL of weights {sha256[:8]}: {frames} frames of {music}")
