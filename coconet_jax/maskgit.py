@@ -38,17 +38,25 @@ class Inputs(NamedTuple):
 
 
 def inputs(config: config_lib.Sample) -> Inputs:
-    """The schedule of `num_steps` calls: after call k of K a share cos(pi/2 (k+1)/K) stays hidden."""
+    """The schedule of `num_steps` calls: after call k of K a share cos(pi/2 (k+1)/K) stays hidden.
+
+    Hidden again is `remask_share` of ReMDM's bound min(1, (1 - alpha_s) / alpha_t), for alpha the shares kept after the
+    call before and after the one before that (its rescaled schedule): it falls to nothing with the other, so that the
+    last calls draw few notes at once.
+    """
     count = config.num_steps or DEFAULT_STEPS
     done = np.arange(1, count + 1) / count
     share = np.cos(np.pi / 2 * done)
     share[-1] = 0.0
+    hidden = np.concatenate([[1.0, 1.0], share])  # alpha is 0 before the first call
+    with np.errstate(divide="ignore"):
+        bound = np.minimum(1.0, hidden[1:-1] / (1 - hidden[:-2]))
     return Inputs(
         np.arange(count, dtype=np.int32),
         np.full(count, config.temperature, np.float32),
         share.astype(np.float32),
         (config.confidence_noise * (1 - done)).astype(np.float32),
-        np.full(count, config.remask_share, np.float32),
+        (config.remask_share * bound).astype(np.float32),
     )
 
 

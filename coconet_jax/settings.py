@@ -27,7 +27,8 @@ _HELP = {
     "draws_per_call": "ancestral, ancestral_gibbs: notes written by one model call",
     "context_share": "ancestral_gibbs: share of the free notes that stays while a block is rewritten",
     "confidence_noise": "maskgit: how much chance there is in which notes are kept",
-    "remask_share": "maskgit: share of the notes kept so far that every call may mend",
+    "remask_share": "maskgit: share of the notes kept so far that every call may mend; in the last third of the "
+    "calls it falls to 0",
     "finish_sweeps": "sweeps at the end that rewrite every note with its neighbours given; each "
     "takes 4 x finish_stride model calls",
     "finish_stride": "steps between the notes that such a sweep rewrites at once",

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 import test_objective
 
-from coconet_jax import config, drawing, gibbs, model, pianoroll, samplers
+from coconet_jax import config, drawing, gibbs, maskgit, model, pianoroll, samplers
 
 PITCHES = np.array(test_objective.PITCHES)
 CHOICES = len(PITCHES)
@@ -180,6 +180,19 @@ def test_the_law_of_independent_draws_is_another():
     assert np.abs(independent - JOINT).max() > 0.03
     one_call = law_of(sample(PREDICT, toy_chains(10_000), settings("maskgit", num_steps=1))[0])
     assert np.abs(one_call - independent.ravel()).max() < 0.01
+
+
+def test_remasking_ends_with_the_schedule_of_maskgit():
+    """Half of the notes hidden: the share that is asked for; before the last call next to none (ReMDM, rescaled)."""
+    table = maskgit.inputs(settings("maskgit", num_steps=64, remask_share=0.2))
+    before = np.concatenate([[1.0], table.hidden_share[:-1]])  # what the schedule has hidden before each call
+    np.testing.assert_allclose(table.remask_share[before >= 0.5], 0.2, rtol=1e-6)
+    assert (np.diff(table.remask_share) <= 0).all()
+    assert 0 < table.remask_share[-1] < 0.2 * 0.03
+    assert not maskgit.inputs(settings("maskgit", num_steps=64)).remask_share.any()
+    # By hand, of six calls: a half is hidden before the last but one, cos(75 degrees) before the last.
+    of_six = maskgit.inputs(settings("maskgit", num_steps=6, remask_share=0.2)).remask_share
+    np.testing.assert_allclose(of_six[-1], 0.2 * np.cos(np.radians(75)) / 0.5, rtol=1e-6)
 
 
 def test_several_draws_a_call_are_independent_of_each_other_alone():
