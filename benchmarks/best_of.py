@@ -21,7 +21,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 SHOWN = ("parallel_fifths", "parallel_octaves", "triads_or_sevenths", "dissonances_by_leap", "repeated_chords")
 SAMPLERS = {
     "gibbs": lambda calls: config.Sample(num_steps=calls - 1),
-    "maskgit": lambda calls: config.Sample("maskgit", num_steps=calls),
+    "maskgit": lambda calls: config.Sample("maskgit", num_steps=calls, confidence_noise=1.0, remask_share=0.0),
 }
 
 

@@ -37,8 +37,8 @@ SAMPLERS = {  # by name: settings whose model calls are in the name too
     "gibbs 16 T0.8": config.Sample(num_steps=15, temperature=0.8),
     "gibbs 32": config.Sample(num_steps=31),
     "gibbs 64": config.Sample(num_steps=63),
-    "maskgit 16": config.Sample("maskgit", num_steps=16),
-    "maskgit 32 T1.1": config.Sample("maskgit", num_steps=32, temperature=1.1),
+    "maskgit 16": config.Sample("maskgit", num_steps=16, confidence_noise=1.0, remask_share=0.0),
+    "maskgit 32 T1.1": config.Sample("maskgit", num_steps=32, temperature=1.1, confidence_noise=1.0, remask_share=0.0),
     "ancestral 32": config.Sample("ancestral", num_steps=32),
     "ancestral_gibbs 48": config.Sample("ancestral_gibbs", num_steps=4, draws_per_call=11),
 }

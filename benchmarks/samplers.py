@@ -127,14 +127,14 @@ def settings(name: str, calls: int) -> config.Sample | None:
         "ancestral, random order": config.Sample("ancestral", num_steps=calls),
         "ancestral, chronological": config.Sample("ancestral", num_steps=calls, order="chronological"),
         "ancestral Gibbs": config.Sample("ancestral_gibbs", num_steps=4, draws_per_call=max(512 // calls, 1)),
-        "MaskGIT": config.Sample("maskgit", num_steps=calls),
-        "MaskGIT, remasking": config.Sample("maskgit", num_steps=calls, remask_share=0.1),
+        "MaskGIT": dataclasses.replace(MASKGIT, num_steps=calls),
+        "MaskGIT, remasking": config.Sample("maskgit", num_steps=calls),
     }
     if name in SWEPT:
         if rest < 8:
             return None
         sweep: dict[str, Any] = {"finish_sweeps": sweeps, "finish_stride": stride}
-        base = config.Sample("maskgit") if name.startswith("MaskGIT") else config.Sample()
+        base = MASKGIT if name.startswith("MaskGIT") else config.Sample()
         return dataclasses.replace(base, num_steps=rest - (base.sampler == "gibbs"), **sweep)
     if calls > 256 and not name.startswith(("Gibbs", "ancestral Gibbs", "upsampling")):
         return None  # no more calls than variables
@@ -156,6 +156,7 @@ NAMES = (
     "Gibbs, frames",
     "Gibbs, voices",
 )
+MASKGIT = config.Sample("maskgit", confidence_noise=1.0, remask_share=0.0)  # as published, but for temperatures
 DRAW = 64  # samples drawn and written at a time
 CONTEXTS = 8  # random orderless contexts for each sample's NLL
 
