@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 import samplers
 
-from coconet_jax import checkpoint, config, devices, errors, files, pieces, weights
+from coconet_jax import checkpoint, config, devices, errors, files, pieces, settings, weights
 from coconet_jax.judge import distances, rates, sets, theory
 
 STEPS = 64
@@ -103,7 +103,7 @@ def main() -> None:
         features = distances.fit_theory(sets.cut_windows(piece_set.splits["train"], STEPS).pitches)
         folder, made = pathlib.Path(str(files.make_folder(args.out))), []
         for calls, chosen in (
-            (args.calls, config.Sample("maskgit", num_steps=args.calls)),
+            (args.calls, config.Sample("maskgit", num_steps=args.calls, temperature=settings.MASKGIT_TEMPERATURE)),
             (FULL_CALLS, config.Sample(num_steps=FULL_CALLS - 1)),
         ):
             path = folder / f"{loaded.sha256[:8]}_{chosen.sampler}_{calls}.npz"
@@ -122,8 +122,8 @@ def main() -> None:
             for each in (full, few)
         ]
         for name, values in of_real.items():
-            triple = [average_real(real, values), *(each[name] for each in summaries)]
-            print_row(name, *triple, further(*triple))
+            of_bach, of_full, of_few = average_real(real, values), summaries[0][name], summaries[1][name]
+            print_row(name, of_bach, of_full, of_few, further(of_bach, of_full, of_few))
         print(f"\nstep {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]})")
 
 

@@ -154,7 +154,7 @@ class Sample:
     # gibbs, upsample: steps after the first fill; 0: see gibbs.num_steps, about one per free variable. ancestral:
     # model calls; 0: one per free variable. ancestral_gibbs: blocks; 0: 8. maskgit: model calls; 0: 32.
     num_steps: int = 0
-    temperature: float = 0.99
+    temperature: float = 0.99  # maskgit does best at 0.8, which is what the commands give it
     top_p: float = 1.0  # draw from the likeliest values that hold this share of the probability; 1: all
     greedy: tuple[float, float] = (0.0, 0.0)  # least and most careful chain's chance to take the likeliest in a call
     blocks: Literal["variables", "runs", "frames", "voices"] = "variables"  # gibbs: what joins a block as a whole
@@ -164,7 +164,7 @@ class Sample:
     order: Literal["random", "chronological"] = "random"  # ancestral
     draws_per_call: int = 1  # ancestral, ancestral_gibbs: variables drawn by one model call
     context_share: float = 0.75  # ancestral_gibbs: rho, the share of the free variables outside a block
-    confidence_noise: float = 8.0  # maskgit: scale of the Gumbel noise on log-confidences; falls to 0
+    confidence_noise: float = 12.0  # maskgit: scale of the Gumbel noise on log-confidences; falls to 0
     remask_share: float = 0.3  # maskgit: share of the notes kept so far that each call hides again, falling to 0
     finish_sweeps: int = 0  # colouring sweeps at the end, 4 * finish_stride model calls each
     finish_stride: int = 8  # steps between the notes of one voice that a sweep draws at once

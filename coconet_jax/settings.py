@@ -2,10 +2,13 @@
 
 import argparse
 import dataclasses
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Final, Literal, get_args, get_origin, get_type_hints
 
 from coconet_jax import config as config_lib
 from coconet_jax import errors
+
+# Of 32 calls, KID and most theory measures are best at it (docs/sampling.md).
+MASKGIT_TEMPERATURE: Final = 0.8
 
 # What the help says of each setting; the rest is in config.Sample.
 _HELP = {
@@ -14,7 +17,7 @@ _HELP = {
     "quarters to sixteenths",
     "num_steps": "Gibbs steps, or model calls (at most) of ancestral and maskgit: more is slower and better (default: "
     "one for each note to be written, at most those of 4 bars, and to harmonise half as many; maskgit 32)",
-    "temperature": "below 1 careful, above 1 adventurous",
+    "temperature": f"below 1 careful, above 1 adventurous (maskgit: {MASKGIT_TEMPERATURE})",
     "top_p": "draw only from the likeliest notes that hold this share of the probability",
     "greedy": "chance that a call takes the likeliest notes instead of drawing: one number, or two such as 0,0.5 "
     "between which the samples are spread from adventurous to careful",
@@ -69,4 +72,6 @@ def from_flags(args: argparse.Namespace) -> config_lib.Sample:
     # A first share below the usual last one stays as it is.
     if "block_prob_max" in given and "block_prob_min" not in given:
         given["block_prob_min"] = min(config_lib.Sample.block_prob_min, given["block_prob_max"])
+    if given.get("sampler") == "maskgit":
+        given.setdefault("temperature", MASKGIT_TEMPERATURE)
     return config_lib.Sample(**given)
