@@ -4,23 +4,42 @@
 
 Draws as many pieces of 64 steps by annealed Gibbs, a call a variable (256), and by MaskGIT in --calls, from nothing and
 without polish, and holds both to Bach's windows. Resumes where it was stopped; a larger --num_samples draws only what
-is missing. 4096 pieces take 2.1 hours of 2 cores, eight ninths of them for the full schedule.
+is missing. --settings compares several: noise x remask share x temperature, such as 12x0.3x0.8.
 
-The last columns say how much further from Bach the few calls are than the full schedule, and how many standard errors
-that is: below 2 nothing is lost.
+The first table has a row for each set; then, for each setting, how much further from Bach it is than the full schedule
+in every theory measure, and how many standard errors that is: below 2 nothing is lost.
 """
 
 import argparse
 import pathlib
+from typing import Any
 
 import numpy as np
 import samplers
 
 from coconet_jax import checkpoint, config, devices, errors, files, pieces, settings, weights
-from coconet_jax.judge import distances, rates, sets, theory
+from coconet_jax.judge import composers, critic, distances, rates, sets, theory
 
 STEPS = 64
 FULL_CALLS = 256
+USUAL = "x".join(
+    f"{value:g}" for value in (config.Sample.confidence_noise, config.Sample.remask_share, settings.MASKGIT_TEMPERATURE)
+)
+
+
+def maskgit_of(text: str, calls: int) -> config.Sample:
+    """Settings from a text such as 12x0.3x0.8.
+
+    Raises:
+      InputError: it is no such text.
+    """
+    try:
+        noise, remask, temperature = map(float, text.split("x"))
+    except ValueError:
+        raise errors.InputError(f"--settings={text}: use noise x remask share x temperature, such as {USUAL}") from None
+    return config.Sample(
+        "maskgit", num_steps=calls, confidence_noise=noise, remask_share=remask, temperature=temperature
+    )
 
 
 def further(real: rates.Measure, full: rates.Measure, few: rates.Measure) -> rates.Measure:
@@ -43,26 +62,24 @@ def kid_difference(
     """
     rows = features(real.pitches)
     pairs = [distances.pair(rows, features(made)) for made in (full, few)]
-    values = [distances.kid(each) for each in pairs]
+    full_kid, few_kid = (distances.kid(each) for each in pairs)
 
     def of_real(kept: np.ndarray) -> dict[str, float]:
         found = [distances.kid(distances.leave_out(each, kept_real=kept)) for each in pairs]
         return {"full": found[0], "few": found[1], "gain": found[1] - found[0]}
 
     by_real = distances.jackknife(of_real, real.groups)
-    by_sample = [
+    by_full, by_few = (
         distances.jackknife(
             lambda kept, each=each: {"kid": distances.kid(distances.leave_out(each, kept_sample=kept))},
             np.arange(len(each.sample)),
         )["kid"]
         for each in pairs
-    ]
+    )
     return (
-        rates.Measure(values[0], float(np.hypot(by_real["full"], by_sample[0]))),
-        rates.Measure(values[1], float(np.hypot(by_real["few"], by_sample[1]))),
-        rates.Measure(
-            values[1] - values[0], float(np.sqrt(by_real["gain"] ** 2 + by_sample[0] ** 2 + by_sample[1] ** 2))
-        ),
+        rates.Measure(full_kid, float(np.hypot(by_real["full"], by_full))),
+        rates.Measure(few_kid, float(np.hypot(by_real["few"], by_few))),
+        rates.Measure(few_kid - full_kid, float(np.sqrt(by_real["gain"] ** 2 + by_full**2 + by_few**2))),
     )
 
 
@@ -72,16 +89,22 @@ def average_real(windows: sets.Windows, values: np.ndarray) -> rates.Measure:
     return rates.Measure(float(np.nanmean(values)), error)
 
 
-def cell(value: rates.Measure, scale: float = 1.0) -> str:
-    return f"{value.mean * scale:.3f} ± {value.error * scale:.3f}"
+def cell(value: rates.Measure, digits: int = 3) -> str:
+    return f"{value.mean:.{digits}f} ± {value.error:.{digits}f}"
 
 
-def print_row(
-    name: str, real: rates.Measure | None, full: rates.Measure, few: rates.Measure, more: rates.Measure
-) -> None:
-    known = "-" if real is None else cell(real)
+def print_cells(*cells: str) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def print_header(*cells: str) -> None:
+    print_cells(*cells)
+    print_cells(*["---"] * len(cells))
+
+
+def print_further(name: str, known: str, full: rates.Measure, few: rates.Measure, more: rates.Measure) -> None:
     errors_off = f"{more.mean / more.error:+.1f}" if more.error > 0 else "-"
-    print(f"| {name} | {known} | {cell(full)} | {cell(few)} | {cell(more)} | {errors_off} |", flush=True)
+    print_cells(name, known, cell(full), cell(few), cell(more), errors_off)
 
 
 def main() -> None:
@@ -92,38 +115,57 @@ def main() -> None:
     parser.add_argument("--split", default="valid", help="real music to compare with (default: valid)")
     parser.add_argument("--num_samples", type=int, default=4096, help="of each set (default: 4096)")
     parser.add_argument("--calls", type=int, default=32, help="model calls of MaskGIT (default: 32)")
+    parser.add_argument(
+        "--settings", default=USUAL, help=f"noise x remask share x temperature, with commas (default: {USUAL})"
+    )
     parser.add_argument("--out", default="runs/few_steps", help="folder of samples (default: runs/few_steps)")
     args = parser.parse_args()
     checkpoint.quiet()
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
+        full_name = f"{FULL_CALLS} calls of Gibbs"
+        chosen = {full_name: config.Sample(num_steps=FULL_CALLS - 1)} | {
+            text: maskgit_of(text, args.calls) for text in args.settings.split(",")
+        }
         loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
         real = sets.cut_windows(piece_set.splits[args.split], STEPS, 16)
-        features = distances.fit_theory(sets.cut_windows(piece_set.splits["train"], STEPS).pitches)
-        folder, made = pathlib.Path(str(files.make_folder(args.out))), []
-        for calls, chosen in (
-            (args.calls, config.Sample("maskgit", num_steps=args.calls, temperature=settings.MASKGIT_TEMPERATURE)),
-            (FULL_CALLS, config.Sample(num_steps=FULL_CALLS - 1)),
-        ):
-            path = folder / f"{loaded.sha256[:8]}_{chosen.sampler}_{calls}.npz"
-            row = samplers.complete_row(path, loaded, chosen, STEPS, args.num_samples)
-            made.append({key: row[key][: args.num_samples] for key in ("pitches", "nll")} | {"seconds": row["seconds"]})
-        few, full = made
-        print(
-            f"\n{args.num_samples} pieces each; {float(full['seconds']):.3g} and {float(few['seconds']):.3g} s a piece"
-        )
-        print("| Measure | Bach | 256 calls of Gibbs | few calls | further from Bach by | in errors |")
-        print("| --- | --- | --- | --- | --- | --- |")
-        print_row("KID", None, *kid_difference(real, full["pitches"], few["pitches"], features))
+        training = sets.cut_windows(piece_set.splits["train"], STEPS).pitches
+        features, by_ear = distances.fit_theory(training), composers.fit_features(composers.load(), training)
+        judging = critic.load()
+        folder, made = pathlib.Path(str(files.make_folder(args.out))), dict[str, Any]()
+        for name, setting in chosen.items():
+            path = folder / f"{loaded.sha256[:8]}_{name.replace(' ', '_')}_{args.calls}.npz"
+            row = samplers.complete_row(path, loaded, setting, STEPS, args.num_samples)
+            made[name] = {key: row[key][: args.num_samples] for key in ("pitches", "nll")} | {
+                "seconds": float(row["seconds"]),
+                "calls": int(row["model_calls"]),
+            }
+        print(f"\n{args.num_samples} pieces a set, beside {args.split}")
+        kinds = ("parallel_fifths", "parallel_octaves", "triads", "repeated_chords")
+        titles = ("Set", "Model calls", "Seconds a piece", "KID", "KID, classifier", "Critic", "NLL, nats", *kinds)
+        print_header(*titles)
+        for name, found in made.items():
+            both = [kid_difference(real, found["pitches"], found["pitches"], each)[0] for each in (features, by_ear)]
+            heard = rates.average(critic.judge(judging, found["pitches"]).logit.astype(float))
+            nll, summary = rates.average(found["nll"].astype(float)), theory.summarize(found["pitches"])
+            numbers = [cell(value, 2) for value in (*both, heard)] + [cell(nll)] + [cell(summary[key]) for key in kinds]
+            print_cells(name, str(found["calls"]), f"{found['seconds']:.3g}", *numbers)
         of_real = {"NLL, nats": samplers.nll(loaded, real.pitches)} | theory.measure_pieces(real.pitches)
-        summaries = [
-            {"NLL, nats": rates.average(each["nll"].astype(float))} | theory.summarize(each["pitches"])
-            for each in (full, few)
-        ]
-        for name, values in of_real.items():
-            of_bach, of_full, of_few = average_real(real, values), summaries[0][name], summaries[1][name]
-            print_row(name, of_bach, of_full, of_few, further(of_bach, of_full, of_few))
+        bach = {name: average_real(real, values) for name, values in of_real.items()}
+        full = made.pop(full_name)
+        for text, few in made.items():
+            print()
+            print_header("Measure", "Bach", full_name, text, "further from Bach by", "in errors")
+            for name, kind in (("KID", features), ("KID, classifier", by_ear)):
+                print_further(name, "-", *kid_difference(real, full["pitches"], few["pitches"], kind))
+            of_full, of_few = (
+                {"NLL, nats": rates.average(each["nll"].astype(float))} | theory.summarize(each["pitches"])
+                for each in (full, few)
+            )
+            for name, known in bach.items():
+                more = further(known, of_full[name], of_few[name])
+                print_further(name, cell(known), of_full[name], of_few[name], more)
         print(f"\nstep {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]})")
 
 
