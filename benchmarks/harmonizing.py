@@ -6,19 +6,18 @@ The first `--steps` of every piece that is long enough are harmonised once, all 
 parallels per 100 beats with 95 % Poisson intervals; means over pieces with standard errors of the share of triads, of
 the alto, tenor and bass notes that are Bach's, and of F1 between the beats where the harmony changes and those where
 Bach's does (the same pitch classes as on the beat before, or not). "Voices of another piece" puts each soprano over the
-lower voices of the next: what agreement comes from the style alone. With --polish=1 each set is shown polished too,
-with --measures every theory measure of each set follows beside Bach's.
+lower voices of the next: what agreement comes from the style alone. --calls=96,maskgit:32 compares samplers; with
+--polish=1,2 each set is shown polished too, with --measures every theory measure of each set follows beside Bach's.
 """
 
 import argparse
-import dataclasses
 import time
 from typing import Any
 
 from jaxtyping import Bool, Float, Integer
 import numpy as np
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, tasks
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, settings, tasks
 from coconet_jax.judge import critic, rates, theory
 
 Pitches = Integer[np.ndarray, "n t 4"]
@@ -62,6 +61,20 @@ def f1_of_changes(made: Pitches, originals: Pitches, steps_per_quarter: int) -> 
     return np.where(either > 0, 2 * both / np.maximum(either, 1), np.nan)
 
 
+def sampler_of(text: str) -> tuple[str, config.Sample]:
+    """A title and the settings for 96 (calls of annealed Gibbs) or maskgit:32.
+
+    Raises:
+      InputError: it is neither.
+    """
+    name, _, calls = text.rpartition(":")
+    if not calls.isdecimal() or name not in ("", "maskgit"):
+        raise errors.InputError(f"--calls={text}: use numbers of calls such as 96, or maskgit:32")
+    if name:
+        return "MaskGIT", config.Sample("maskgit", num_steps=int(calls), temperature=settings.MASKGIT_TEMPERATURE)
+    return "annealed Gibbs", config.Sample(num_steps=int(calls) - 1)
+
+
 def describe(name: str, made: Pitches, originals: Pitches, grid: int, calls: Any = "-", seconds: Any = "-") -> str:
     """One row of the table."""
     rows: list[Any] = [name, calls, seconds, len(made)]
@@ -83,9 +96,10 @@ def main() -> None:
     parser.add_argument("--split", default="valid", help="whose sopranos (default: valid)")
     parser.add_argument("--steps", type=int, default=128, help="length (default: 128 = 8 bars of 16ths)")
     parser.add_argument("--pieces", type=int, default=0, help="at most so many pieces (default: all)")
-    parser.add_argument("--calls", default="96,192,384", help="numbers of model calls (default: 96,192,384)")
-    parser.add_argument("--temperature", type=float, default=config.Sample().temperature, help="of the draws")
-    parser.add_argument("--polish", type=int, default=0, help="sweeps of redraws under the critic's eye (default: 0)")
+    parser.add_argument(
+        "--calls", default="96,192,384", help="model calls, maskgit:32 for another sampler (default: 96,192,384)"
+    )
+    parser.add_argument("--polish", default="0", help="sweeps of redraws under the critic's eye (default: 0)")
     parser.add_argument("--measures", action="store_true", help="also all theory measures of each set")
     parser.add_argument("--out", default="", help="npz for the pitches, by number of calls")
     args = parser.parse_args()
@@ -103,25 +117,25 @@ def main() -> None:
         ]
         kept = {"bach": originals}
         judge = polish.judge_with(critic.load())
-        for calls in (int(word) for word in args.calls.split(",")):
-            chosen = dataclasses.replace(config.Sample(), num_steps=calls - 1, temperature=args.temperature)
+        for word in args.calls.split(","):
+            title, chosen = sampler_of(word)
             plan = generate.plan(loaded, harmonize_each(originals), len(originals), chosen)
             begun = time.perf_counter()
             made = generate.samples(plan, np.arange(len(originals))).pitches
             seconds = round(time.perf_counter() - begun, 1)
             assert np.array_equal(made[..., 0], originals[..., 0])
-            rows.append(describe("annealed Gibbs", made, originals, grid, generate.num_calls(plan), seconds))
+            rows.append(describe(title, made, originals, grid, generate.num_calls(plan), seconds))
             print(rows[-1], flush=True)
-            kept[f"calls{calls}"] = made
-            if args.polish:
+            kept[f"calls{word}"] = raw = made
+            for sweeps in (int(number) for number in args.polish.split(",") if int(number)):
                 begun = time.perf_counter()
-                made = polish.polish(judge, plan, made, np.arange(len(made)), args.polish)
+                made = polish.polish(judge, plan, raw, np.arange(len(raw)), sweeps)
                 seconds = round(time.perf_counter() - begun, 1)
                 assert np.array_equal(made[..., 0], originals[..., 0])
-                more = f"{generate.num_calls(plan)} + up to {polish.num_calls(plan.request.free, args.polish)}"
-                rows.append(describe("the same, polished", made, originals, grid, more, seconds))
+                more = f"{generate.num_calls(plan)} + up to {polish.num_calls(plan.request.free, sweeps)}"
+                rows.append(describe(f"the same, polished {sweeps} times", made, originals, grid, more, seconds))
                 print(rows[-1], flush=True)
-                kept[f"polished{calls}"] = made
+                kept[f"polished{word}, {sweeps}"] = made
     if args.out:
         files.replace_npz(args.out, **kept)
     titles = (*COLUMNS, CHANGES)
