@@ -49,8 +49,8 @@ _EXAMPLES = """examples:
     python -m coconet_jax.sample --checkpoint=runs/mine --num_samples=4 --bars=4 --out=mine
   a melody that lies too high, a fifth lower:
     python -m coconet_jax.sample --harmonize=high.mid --transpose=-7 --out=lower
-  quick drafts, by few model calls:
-    python -m coconet_jax.sample --sampler=maskgit --num_steps=16 --out=drafts
+  quick drafts, in an eighth of the model calls, and unpolished:
+    python -m coconet_jax.sample --sampler=maskgit --polish=0 --out=drafts
   ten thousand for a study, resumable, read back by coconet_jax.samples.load_samples("study"):
     python -m coconet_jax.sample --num_samples=10000 --bars=8 --out=study
   what the model writes by itself, without the critic's redraws; the best of sixteen, as the critic hears it:
