@@ -7,7 +7,7 @@ without polish, and holds both to Bach's windows. Resumes where it was stopped; 
 is missing. --settings compares several: noise x remask share x temperature, such as 12x0.3x0.8.
 
 The first table has a row for each set; then, for each setting, how much further from Bach it is than the full schedule
-in every theory measure, and how many standard errors that is: below 2 nothing is lost.
+in every theory measure, and how many standard errors that is. Of fifty measures two or three are beyond 2 by chance.
 """
 
 import argparse
@@ -135,7 +135,10 @@ def main() -> None:
         judging = critic.load()
         folder, made = pathlib.Path(str(files.make_folder(args.out))), dict[str, Any]()
         for name, setting in chosen.items():
-            path = folder / f"{loaded.sha256[:8]}_{name.replace(' ', '_')}_{args.calls}.npz"
+            path = (
+                folder
+                / f"{loaded.sha256[:8]}_{name.replace(' ', '_')}{'' if name == full_name else f'_{args.calls}'}.npz"
+            )
             row = samplers.complete_row(path, loaded, setting, STEPS, args.num_samples)
             made[name] = {key: row[key][: args.num_samples] for key in ("pitches", "nll")} | {
                 "seconds": float(row["seconds"]),

@@ -117,6 +117,9 @@ def main() -> None:
         ]
         kept = {"bach": originals}
         judge = polish.judge_with(critic.load())
+        if not all(number.isdecimal() for number in args.polish.split(",")):
+            raise errors.InputError(f"--polish={args.polish}: use numbers of sweeps, such as 2 or 2,3")
+        all_sweeps = [int(number) for number in args.polish.split(",")]
         for word in args.calls.split(","):
             title, chosen = sampler_of(word)
             plan = generate.plan(loaded, harmonize_each(originals), len(originals), chosen)
@@ -127,13 +130,13 @@ def main() -> None:
             rows.append(describe(title, made, originals, grid, generate.num_calls(plan), seconds))
             print(rows[-1], flush=True)
             kept[f"calls{word}"] = raw = made
-            for sweeps in (int(number) for number in args.polish.split(",") if int(number)):
+            for sweeps in filter(None, all_sweeps):
                 begun = time.perf_counter()
                 made = polish.polish(judge, plan, raw, np.arange(len(raw)), sweeps)
                 seconds = round(time.perf_counter() - begun, 1)
                 assert np.array_equal(made[..., 0], originals[..., 0])
                 more = f"{generate.num_calls(plan)} + up to {polish.num_calls(plan.request.free, sweeps)}"
-                rows.append(describe(f"the same, polished {sweeps} times", made, originals, grid, more, seconds))
+                rows.append(describe(f"the same, polished, sweeps: {sweeps}", made, originals, grid, more, seconds))
                 print(rows[-1], flush=True)
                 kept[f"polished{word}, {sweeps}"] = made
     if args.out:

@@ -157,7 +157,7 @@ NAMES = (
     "Gibbs, frames",
     "Gibbs, voices",
 )
-MASKGIT = config.Sample("maskgit", confidence_noise=1.0, remask_share=0.0)  # as published, but for temperatures
+MASKGIT = config.Sample("maskgit", confidence_noise=1.0, remask_share=0.0)  # the surest notes, and what is kept stays
 DRAW = 64  # samples drawn and written at a time
 CONTEXTS = 8  # random orderless contexts for each sample's NLL
 
@@ -200,12 +200,16 @@ def complete_row(
 ) -> dict[str, Any]:
     """The row of a file, which is first brought to so many samples: those that it lacks are drawn and added."""
     kept: dict[str, Any] = dict(np.load(path)) if path.exists() else {}
-    for at in range(len(kept["pitches"]) if kept else 0, num_samples, DRAW):
+    if str(kept.setdefault("settings", repr(chosen))) != repr(chosen):
+        raise errors.InputError(
+            f"{path}: these samples were drawn by {kept['settings']}; remove them, or give another --out"
+        )
+    for at in range(len(kept["pitches"]) if "pitches" in kept else 0, num_samples, DRAW):
         more = draw_row(loaded, chosen, steps, np.arange(at, min(at + DRAW, num_samples)))
-        if kept:
+        if "pitches" in kept:
             more["seconds"] = min(more["seconds"], float(kept["seconds"]))
             more |= {key: np.concatenate([kept[key], more[key]]) for key in ("pitches", "nll")}
-        kept = more
+        kept = more | {"settings": repr(chosen)}
         print(f"{path.stem}: {kept['seconds']:.2f} s a sample, {len(kept['pitches'])} samples", flush=True)
         files.replace_npz(path, **kept)
     return kept

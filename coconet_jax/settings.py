@@ -13,11 +13,13 @@ MASKGIT_TEMPERATURE: Final = 0.8
 # What the help says of each setting; the rest is in config.Sample.
 _HELP = {
     "sampler": "gibbs (default) rewrites blocks over and over; ancestral writes one note after another; "
-    "ancestral_gibbs does so inside blocks; maskgit keeps the surest notes of few calls; upsample goes from "
-    "quarters to sixteenths",
-    "num_steps": "Gibbs steps, or model calls (at most) of ancestral and maskgit: more is slower and better (default: "
-    "one for each note to be written, at most those of 4 bars, and to harmonise half as many; maskgit 32)",
-    "temperature": f"below 1 careful, above 1 adventurous (maskgit: {MASKGIT_TEMPERATURE})",
+    "ancestral_gibbs does so inside blocks; maskgit takes few calls and keeps, more and more, the surest notes; "
+    "upsample goes from quarters to sixteenths",
+    "num_steps": "Gibbs steps, or model calls (at most) of ancestral and maskgit: more is slower and better, of "
+    "maskgit safer (default: one for each note to be written, at most those of 4 bars, and to harmonise half as many; "
+    "maskgit 32)",
+    "temperature": f"below 1 careful, above 1 adventurous (default: {config_lib.Sample.temperature}; "
+    f"of maskgit {MASKGIT_TEMPERATURE})",
     "top_p": "draw only from the likeliest notes that hold this share of the probability",
     "greedy": "chance that a call takes the likeliest notes instead of drawing: one number, or two such as 0,0.5 "
     "between which the samples are spread from adventurous to careful",
@@ -45,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     hints = get_type_hints(config_lib.Sample)
     for field in dataclasses.fields(config_lib.Sample):
         text, hint = _HELP[field.name], hints[field.name]
-        if field.default and field.default != (0.0, 0.0) and field.name != "sampler":
+        if field.default and field.default != (0.0, 0.0) and field.name not in ("sampler", "temperature"):
             text += f" (default: {field.default})"
         if get_origin(hint) is Literal:
             group.add_argument(f"--{field.name}", choices=get_args(hint), help=text)
