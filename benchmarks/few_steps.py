@@ -112,7 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
-    parser.add_argument("--split", default="valid", help="real music to compare with (default: valid)")
+    parser.add_argument(
+        "--split", default="valid", choices=pieces.SPLITS, help="real music to compare with (default: valid)"
+    )
     parser.add_argument("--num_samples", type=int, default=4096, help="of each set (default: 4096)")
     parser.add_argument("--calls", type=int, default=32, help="model calls of MaskGIT (default: 32)")
     parser.add_argument(
@@ -124,6 +126,8 @@ def main() -> None:
     devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
+        if args.num_samples < 2:
+            raise errors.InputError(f"--num_samples={args.num_samples}: a set needs 2 or more")
         full_name = f"{FULL_CALLS} calls of Gibbs"
         chosen = {full_name: config.Sample(num_steps=FULL_CALLS - 1)} | {
             text: maskgit_of(text, args.calls) for text in args.settings.split(",")
@@ -135,33 +139,38 @@ def main() -> None:
         judging = critic.load()
         folder, made = pathlib.Path(str(files.make_folder(args.out))), dict[str, Any]()
         for name, setting in chosen.items():
-            path = (
-                folder
-                / f"{loaded.sha256[:8]}_{name.replace(' ', '_')}{'' if name == full_name else f'_{args.calls}'}.npz"
+            stem = name.replace(" ", "_") if name == full_name else f"{name}_{args.calls}"
+            row = samplers.complete_row(
+                folder / f"{loaded.sha256[:8]}_{stem}.npz", loaded, setting, STEPS, args.num_samples
             )
-            row = samplers.complete_row(path, loaded, setting, STEPS, args.num_samples)
             made[name] = {key: row[key][: args.num_samples] for key in ("pitches", "nll")} | {
                 "seconds": float(row["seconds"]),
                 "calls": int(row["model_calls"]),
             }
+        full = made[full_name]
+        kids = {  # by name: of either kind of features the full schedule's, the set's own and their difference
+            name: [kid_difference(real, full["pitches"], few["pitches"], kind) for kind in (features, by_ear)]
+            for name, few in made.items()
+            if few is not full
+        }
         print(f"\n{args.num_samples} pieces a set, beside {args.split}")
         kinds = ("parallel_fifths", "parallel_octaves", "triads", "repeated_chords")
         titles = ("Set", "Model calls", "Seconds a piece", "KID", "KID, classifier", "Critic", "NLL, nats", *kinds)
         print_header(*titles)
         for name, found in made.items():
-            both = [kid_difference(real, found["pitches"], found["pitches"], each)[0] for each in (features, by_ear)]
+            both = [of[1] for of in kids[name]] if name in kids else [of[0] for of in next(iter(kids.values()))]
             heard = rates.average(critic.judge(judging, found["pitches"]).logit.astype(float))
             nll, summary = rates.average(found["nll"].astype(float)), theory.summarize(found["pitches"])
             numbers = [cell(value, 2) for value in (*both, heard)] + [cell(nll)] + [cell(summary[key]) for key in kinds]
             print_cells(name, str(found["calls"]), f"{found['seconds']:.3g}", *numbers)
         of_real = {"NLL, nats": samplers.nll(loaded, real.pitches)} | theory.measure_pieces(real.pitches)
         bach = {name: average_real(real, values) for name, values in of_real.items()}
-        full = made.pop(full_name)
-        for text, few in made.items():
+        for text, (by_theory, by_classifier) in kids.items():
+            few = made[text]
             print()
             print_header("Measure", "Bach", full_name, text, "further from Bach by", "in errors")
-            for name, kind in (("KID", features), ("KID, classifier", by_ear)):
-                print_further(name, "-", *kid_difference(real, full["pitches"], few["pitches"], kind))
+            print_further("KID", "-", *by_theory)
+            print_further("KID, classifier", "-", *by_classifier)
             of_full, of_few = (
                 {"NLL, nats": rates.average(each["nll"].astype(float))} | theory.summarize(each["pitches"])
                 for each in (full, few)

@@ -68,8 +68,8 @@ def sampler_of(text: str) -> tuple[str, config.Sample]:
       InputError: it is neither.
     """
     name, _, calls = text.rpartition(":")
-    if not calls.isdecimal() or name not in ("", "maskgit"):
-        raise errors.InputError(f"--calls={text}: use numbers of calls such as 96, or maskgit:32")
+    if not calls.isdecimal() or int(calls) < 2 or name not in ("", "maskgit"):
+        raise errors.InputError(f"--calls={text}: use numbers of calls from 2 on, such as 96, or maskgit:32")
     if name:
         return "MaskGIT", config.Sample("maskgit", num_steps=int(calls), temperature=settings.MASKGIT_TEMPERATURE)
     return "annealed Gibbs", config.Sample(num_steps=int(calls) - 1)
@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
-    parser.add_argument("--split", default="valid", help="whose sopranos (default: valid)")
+    parser.add_argument("--split", default="valid", choices=pieces.SPLITS, help="whose sopranos (default: valid)")
     parser.add_argument("--steps", type=int, default=128, help="length (default: 128 = 8 bars of 16ths)")
     parser.add_argument("--pieces", type=int, default=0, help="at most so many pieces (default: all)")
     parser.add_argument(

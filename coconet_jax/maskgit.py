@@ -1,8 +1,8 @@
-"""Few-step decoding on the same network: draw all that is hidden, keep the most confident, hide the rest again.
+"""Few-step decoding on the same network: draw all that is hidden, keep some of it, hide the rest again.
 
-MaskGIT (Chang et al. 2022, arXiv 2202.04200) with its cosine schedule and confidence noise; optionally with
-remasking of what was already kept, so that early choices can be mended (in the manner of ReMDM, Wang et al. 2025,
-arXiv 2503.00307).
+MaskGIT (Chang et al. 2022, arXiv 2202.04200) with its cosine schedule: kept are the most confident draws, but for a
+noise that lets chance decide at first. Part of what was kept before is hidden again, so that early choices can be
+mended (in the manner of ReMDM, Wang et al. 2025, arXiv 2503.00307; the least confident go, more or less by chance).
 """
 
 from typing import NamedTuple

@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args, get_origin, get_type_hints
 from coconet_jax import config as config_lib
 from coconet_jax import errors
 
-# Of 32 calls, KID and most theory measures are best at it (docs/sampling.md).
+# Of those tried with 32 calls the KID is lowest at it (docs/sampling.md).
 MASKGIT_TEMPERATURE: Final = 0.8
 
 # What the help says of each setting; the rest is in config.Sample.
