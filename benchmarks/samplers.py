@@ -215,6 +215,18 @@ def complete_row(
     return kept
 
 
+def numbers(flag: str, text: str) -> list[int]:
+    """Numbers from 2 on with commas between them.
+
+    Raises:
+      InputError: it is something else.
+    """
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) > 1 for word in words):
+        raise errors.InputError(f"--{flag}={text}: use numbers from 2 on, with commas")
+    return [int(word) for word in words]
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -233,15 +245,16 @@ def main() -> None:
     checkpoint.quiet()
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
-        loaded = checkpoint.load(args.checkpoint)
-        folder = pathlib.Path(str(files.make_folder(args.out)))
-        rows = []
-        all_calls = [int(word) for word in args.calls.split(",")]
-        counts = [int(word) for word in args.num_samples.split(",")]
+        all_calls, counts = (numbers(flag, getattr(args, flag)) for flag in ("calls", "num_samples"))
         if len(counts) not in (1, len(all_calls)):
             raise errors.InputError(
                 f"--num_samples={args.num_samples} has neither one number nor one for each of --calls"
             )
+        if unknown := set(args.samplers.split(";")) - set(NAMES):
+            raise errors.InputError(f"--samplers has {unknown.pop()!r}; use names of {'; '.join(NAMES)}")
+        loaded = checkpoint.load(args.checkpoint)
+        folder = pathlib.Path(str(files.make_folder(args.out)))
+        rows = []
         for calls, num_samples in zip(all_calls, counts * (len(all_calls) // len(counts)), strict=True):
             for name in args.samplers.split(";"):
                 if (chosen := settings(name, calls)) is None:
