@@ -44,6 +44,9 @@ class Model:
     # Not in the paper: what the first layer puts out and the logits get a learned offset for each pitch. Without it
     # absolute pitch is known only by what seeps in from the edges, layer by layer, and is learned late.
     pitch_embedding: bool = False
+    # Not in the paper either: each layer that keeps the number of channels adds to its convolution one over the whole
+    # pitch axis, channel by channel: every interval is then in reach of one layer, rather than of 48 (experiments.md).
+    pitch_mixing: bool = False
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-7
     bn_scale_init: float = 0.1

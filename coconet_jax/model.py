@@ -127,6 +127,11 @@ class Layer(nn.Module):
     ) -> Float[Array, "b s p f"]:
         spec, config = self.spec, self.config
         dtype = compute_dtype(config)
+        mixed = None
+        if config.pitch_mixing and x.shape[-1] == spec.features:
+            rows = x.shape[2]
+            intervals = self.param("intervals", nn.initializers.normal(0.3 * rows**-0.5), (2 * rows - 1, x.shape[-1]))
+            mixed = convolution.across_pitch(_crop(x, spec) if self.narrow else x, intervals.astype(dtype))
         # No bias: BatchNorm's follows. He-normal without truncation, as released.
         if spec.separable:
             depth_kernel = self.param(
@@ -141,6 +146,8 @@ class Layer(nn.Module):
         else:
             kernel = self.param("kernel", _he_normal, (spec.kernel, spec.kernel, x.shape[-1], spec.features))
             x = convolution.full(x, kernel.astype(dtype), spec.dilation, narrow=self.narrow)
+        if mixed is not None:
+            x = x + mixed
         x = BatchNorm(
             config.bn_momentum,
             config.bn_epsilon,

@@ -96,6 +96,27 @@ def test_narrow_gives_the_steps_that_no_padding_reaches(function, channels, size
         np.testing.assert_allclose(function(x, kernel, dilation, narrow=True), whole, atol=5e-6 * largest)
 
 
+def test_across_pitch_equals_xla():
+    def theirs(x, kernel):
+        padded = jnp.pad(x, ((0, 0), (0, 0), (ROWS - 1, ROWS - 1), (0, 0)))
+        return jax.lax.conv_general_dilated(
+            padded,
+            kernel[None, ::-1, None, :],  # entry n moves a note by n - (ROWS - 1) rows
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[-1],
+        )
+
+    x, _, cotangent = arrays(2, (1, 1, 5), 5)
+    kernel = jax.random.normal(jax.random.key(1), (2 * ROWS - 1, 5))
+    for own, expected in zip(
+        *(jax.vjp(f, x, kernel)[1](cotangent) + (f(x, kernel),) for f in (convolution.across_pitch, theirs)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("splits", [1, 2])
 def test_pointwise_equals_xla(splits):
     def xla(x, kernel, dilation):

@@ -21,6 +21,7 @@ NETS = {
         architecture="separable", num_layers=7, num_filters=8, dilations=((1, 2), (2, 4)), pointwise_splits=2
     ),
     "pitch embedding": config.Model(num_layers=4, num_filters=8, pitch_embedding=True),
+    "pitch mixing": config.Model(num_layers=6, num_filters=8, pitch_mixing=True, dilations=((2, 1),)),
     "separable throughout": config.Model(architecture="separable", num_layers=6, num_filters=8, full_layers=0),
 }
 each_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
@@ -128,7 +129,7 @@ def test_reach_adds_up(net, expected):
     assert model.reach(net) == expected
 
 
-@pytest.mark.parametrize("name", ["straight", "last kernel 3", "dilated", "separable"])
+@pytest.mark.parametrize("name", ["straight", "last kernel 3", "dilated", "separable", "pitch mixing"])
 def test_logits_depend_on_what_is_in_reach_and_nothing_else(name):
     net = NETS[name]
     before, after = model.reach(net)
@@ -145,7 +146,7 @@ def test_logits_depend_on_what_is_in_reach_and_nothing_else(name):
     assert np.flatnonzero(changed).tolist() == list(range(at - after, at + before + 1))
 
 
-@pytest.mark.parametrize("name", ["straight", "last kernel 3", "dilated", "separable"])
+@pytest.mark.parametrize("name", ["straight", "last kernel 3", "dilated", "separable", "pitch mixing"])
 def test_a_step_from_its_reach_has_the_logits_of_the_whole_piece(name):
     """At both ends of a piece, where the reach goes beyond it, and in the middle."""
     net = NETS[name]
