@@ -87,6 +87,13 @@ def test_pitch_offsets_start_at_nothing():
     np.testing.assert_allclose(forward(net)(variables, *example())[0], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_pitch_mixing_is_in_each_layer_that_keeps_its_channels():
+    """The first layer and the last do not; one entry for each interval up and down and for the unison."""
+    net = config.Model(num_layers=12, num_filters=20)
+    more = count(dataclasses.replace(net, pitch_mixing=True)) - count(net)
+    assert more == 10 * (2 * pianoroll.NUM_PITCHES - 1) * 20
+
+
 def test_layer_specs():
     specs = model.layer_specs(config.Model(num_layers=8, num_filters=16, dilations=((1, 1), (2, 4), (8, 16))))
     assert [s.kernel for s in specs] == [3, 3, 3, 3, 3, 3, 2, 2]
@@ -392,6 +399,11 @@ def plain_convolution(x: np.ndarray, kernel: np.ndarray, dilation: tuple[int, in
 
 def plain_layer(x, variables, name, spec, splits, valid, skip=None, relu=True) -> np.ndarray:
     params, stats = variables["params"][name], variables["batch_stats"][name]["norm"]
+    mixed = np.zeros(1)
+    if "intervals" in params:
+        rows = range(x.shape[2])
+        by_interval = np.array([[params["intervals"][p - q + len(rows) - 1] for q in rows] for p in rows])
+        mixed = np.einsum("pqc,btqc->btpc", by_interval, x)
     if spec.separable:
         depth = params["depthwise"]
         x = plain_convolution(x, np.stack([np.stack([np.diag(k) for k in row]) for row in depth]), spec.dilation)
@@ -403,6 +415,7 @@ def plain_layer(x, variables, name, spec, splits, valid, skip=None, relu=True) -
         )
     else:
         x = plain_convolution(x, params["kernel"], spec.dilation)
+    x = x + mixed
     norm = params["norm"]
     x = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-7) * norm["scale"] + norm["bias"]
     x = x if skip is None else x + skip
@@ -414,6 +427,7 @@ def plain_layer(x, variables, name, spec, splits, valid, skip=None, relu=True) -
     "net",
     [
         STRAIGHT,
+        dataclasses.replace(STRAIGHT, pitch_mixing=True),
         config.Model(
             architecture="separable",
             num_layers=6,
@@ -423,7 +437,7 @@ def plain_layer(x, variables, name, spec, splits, valid, skip=None, relu=True) -
             pointwise_splits=2,
         ),
     ],
-    ids=["straight", "separable"],
+    ids=["straight", "pitch mixing", "separable"],
 )
 def test_six_layers_equal_a_plain_reimplementation(net):
     variables = jax.tree.map(np.asarray, noisy(net))
