@@ -26,6 +26,9 @@ class Data:
     steps_per_quarter: int = 4
     crop_steps: int = 64
     crop_grid: int = 0  # steps between possible crop starts; 0: one quarter
+    # Crops stick out of their piece by up to half of their length, and what lies outside is given as silence: so a net
+    # learns how pieces begin and end, and writes beginnings and ends where silence is given around them.
+    ends: bool = False
     transpose: Literal["none", "pitch", "voice"] = "pitch"  # room: none, 36..81, or the voice ranges
     device_mib: int = 1024  # training pieces larger than this stream from the host instead
 

@@ -32,6 +32,7 @@ class Table(NamedTuple):
     lengths: Int32[AnyArray, " n"]
     room: Int32[AnyArray, "n 2"]  # semitones down (<= 0) and up
     starts_through: Int32[AnyArray, " n"]  # possible crop starts in this piece and those before it
+    first: Int32[AnyArray, ""]  # the first possible start in each piece: 0, or before it
 
 
 class Resident(NamedTuple):
@@ -55,7 +56,7 @@ class Crops(NamedTuple):
     piece: Int32[AnyArray, " b"]
     start: Int32[AnyArray, " b"]
     shift: Int32[AnyArray, " b"]  # semitones
-    length: Int32[AnyArray, " b"]  # steps of the piece from `start` on, at most the crop's
+    length: Int32[AnyArray, " b"]  # steps from `start` to the end of the piece, at most the crop's
 
 
 def read(config: config_lib.Data) -> pieces_lib.PieceSet:
@@ -112,10 +113,13 @@ def make_resident(pieces: pieces_lib.Pieces, config: config_lib.Data) -> Residen
         room = np.zeros((len(lengths), 2), np.int32)
     else:
         room = pieces.transpose_room[:, columns].astype(np.int32)
-    starts = np.maximum(lengths - config.crop_steps, 0) // config_lib.crop_grid(config) + 1
+    grid = config_lib.crop_grid(config)
+    out = config.crop_steps // 2 // grid * grid if config.ends else 0
+    last = np.maximum(lengths - config.crop_steps + out, 0)
+    starts = (last + out) // grid + 1
     missing = max(config.crop_steps - pieces.pitches.shape[1], 0)
     pitches = np.pad(pieces.pitches, ((0, 0), (0, missing), (0, 0)), constant_values=pianoroll.REST)
-    return Resident(pitches, Table(lengths, room, np.cumsum(starts, dtype=np.int32)))
+    return Resident(pitches, Table(lengths, room, np.cumsum(starts, dtype=np.int32), np.int32(-out)))
 
 
 def some_pieces(resident: Resident, mebibytes: int) -> Resident:
@@ -124,7 +128,8 @@ def some_pieces(resident: Resident, mebibytes: int) -> Resident:
     count = max(int(len(resident.pitches) * min(share, 1.0)), 1)
     rows = np.random.default_rng(0).permutation(len(resident.pitches))[:count]
     starts = np.diff(resident.table.starts_through, prepend=0)[rows]
-    table = Table(resident.table.lengths[rows], resident.table.room[rows], np.cumsum(starts, dtype=np.int32))
+    table = resident.table
+    table = Table(table.lengths[rows], table.room[rows], np.cumsum(starts, dtype=np.int32), table.first)
     return Resident(resident.pitches[rows], table)
 
 
@@ -144,7 +149,7 @@ def draw_crops(key: Key[Array, ""], index: Int[Array, " b"], table: Table, *, cr
         place = jax.random.randint(key_start, (), 0, table.starts_through[-1])
         piece = jnp.searchsorted(table.starts_through, place, side="right").astype(jnp.int32)
         before = jnp.where(piece > 0, table.starts_through[piece - 1], 0)
-        start = (place - before) * grid
+        start = table.first + (place - before) * grid
         low, high = table.room[piece]
         shift = jax.random.randint(key_shift, (), low, high + 1)
         return Crops(piece, start, shift, jnp.minimum(table.lengths[piece] - start, crop_steps))
@@ -156,9 +161,10 @@ def cut(pitches: Int8[AnyArray, "n t 4"], crops: Crops, crop_steps: int) -> Batc
     """Takes the crops out of the pieces, on the device or, given numpy arrays, on the host."""
     xp = np if isinstance(pitches, np.ndarray) else jnp
     steps = xp.arange(crop_steps)
-    valid = steps[None, :] < crops.length[:, None]
-    # Past the end of the array the index is held: what it finds there is not valid.
-    times = xp.minimum(crops.start[:, None] + steps[None, :], pitches.shape[1] - 1)
+    times = crops.start[:, None] + steps[None, :]
+    valid = (times >= 0) & (steps[None, :] < crops.length[:, None])
+    # Outside the array the index is held: what it finds there is not valid.
+    times = xp.clip(times, 0, pitches.shape[1] - 1)
     notes = pitches[crops.piece[:, None], times]
     sounding = valid[..., None] & (notes != pianoroll.REST)
     moved = xp.where(sounding, notes + crops.shift[:, None, None], pianoroll.REST)

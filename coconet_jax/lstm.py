@@ -271,7 +271,10 @@ def eval_step(
 
 def read_config(mapping: Mapping[str, Any]) -> Config:
     """A frozen, validated config of a run: see `config.from_mapping`."""
-    return config_lib.build(Config, mapping)
+    config = config_lib.build(Config, mapping)
+    if config.data.ends:
+        raise errors.InputError("data.ends=True: events know ends by themselves; use False")
+    return config
 
 
 KIND: Final = checkpoint.Kind("lstm", read_config, init, "coconet_jax.sequence")

@@ -32,12 +32,20 @@ def draw_context(
 
 
 def forward(
-    variables: model.Variables, batch: data.Batch, context: Bool[Array, "b t i"], config: config_lib.Model
+    variables: model.Variables,
+    batch: data.Batch,
+    context: Bool[Array, "b t i"],
+    config: config_lib.Model,
+    ends: bool,
 ) -> tuple[Float[Array, ""], Any]:
-    """In training: the sum of the ordering NLL over this device's examples, and the BatchNorm statistics."""
+    """In training: the sum of the ordering NLL over this device's examples, and the BatchNorm statistics.
+
+    Where crops show the `ends` of pieces, what lies outside is to the network a part of them that is given: silence.
+    """
     roll = pianoroll.from_pitches(batch.pitches)
     target = batch.valid[..., None] & ~context
-    logits, stats = model.apply(variables, config, roll, context, batch.valid, train=True, axis_name=devices.AXIS)
+    seen, valid = (~target, jnp.ones_like(batch.valid)) if ends else (context, batch.valid)
+    logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS)
     return objective.nll_and_cells(logits, roll, target, batch.valid)[0], stats
 
 
@@ -79,7 +87,7 @@ def train_step(
 
     def loss(params: Any) -> tuple[Float[Array, ""], Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        total, stats = forward(variables, batch, context, config.model)
+        total, stats = forward(variables, batch, context, config.model, config.data.ends)
         return total / cells, stats
 
     (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -127,7 +135,7 @@ def estimate_statistics(
         batch = own_batch(key, index, source, config)
         context = draw_context(data.context_key(key), index, batch.valid, config.train)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        return forward(variables, batch, context, fresh)[1]
+        return forward(variables, batch, context, fresh, config.data.ends)[1]
 
     stats = jax.lax.map(one, jnp.arange(config.train.bn_batches))
     return {"params": params, "batch_stats": _pool_statistics(stats)}

@@ -89,6 +89,33 @@ def test_contents_are_a_slice_of_the_piece_moved(train, transpose):
             assert sounding.min() >= low and sounding.max() <= high
 
 
+@pytest.mark.parametrize("grid", [1, 4, 5])
+def test_crops_that_show_ends_stick_out_by_half_of_their_length_at_most(train, grid):
+    resident = data.make_resident(train, config.Data(crop_steps=CROP, crop_grid=grid, transpose="none", ends=True))
+    crops = draw(resident, grid)
+    out = CROP // 2 // grid * grid
+    positions = [
+        (piece, start)
+        for piece, length in enumerate(train.lengths)
+        for start in range(-out, max(length - CROP + out, 0) + 1, grid)
+    ]
+    place = {position: n for n, position in enumerate(positions)}
+    counts = np.zeros(len(positions))
+    for position in zip(crops.piece.tolist(), crops.start.tolist(), strict=True):
+        counts[place[position]] += 1
+    assert stats.chisquare(counts).pvalue > 1e-3
+    some = data.Crops(*(field[:300] for field in crops))
+    host = data.cut(resident.pitches, some, CROP)
+    device = CUT(jnp.asarray(resident.pitches), data.Crops(*map(jnp.asarray, some)))
+    jax.tree.map(np.testing.assert_array_equal, host, data.Batch(*map(np.asarray, device)))
+    for piece, start, pitches, valid in zip(some.piece, some.start, *host, strict=True):
+        inside = [0 <= start + step < train.lengths[piece] for step in range(CROP)]
+        assert valid.tolist() == inside and any(inside)
+        np.testing.assert_array_equal(pitches[valid], train.pitches[piece, max(start, 0) : start + CROP][: sum(inside)])
+        assert (pitches[~valid] == pianoroll.REST).all()
+    assert not host.valid[:, 0].all() and not host.valid[:, -1].all()
+
+
 def test_pieces_shorter_than_a_crop_are_padded_and_taken_whole(train):
     short = pieces.from_arrays([train.pitches[0, :5], train.pitches[1, :9]], ["a", "b"])
     resident = data.make_resident(short, config.Data(crop_steps=CROP, transpose="none"))

@@ -228,3 +228,8 @@ def test_dropout_belongs_to_the_example():
 def test_bad_settings_are_named(name, value):
     with pytest.raises(errors.InputError, match=f"model.{name}="):
         lstm.read_config({"model": {name: value}})
+
+
+def test_crops_that_stick_out_are_for_the_network_alone():
+    with pytest.raises(errors.InputError, match="data.ends=True: .*use False"):
+        lstm.read_config({"data": {"ends": True}})

@@ -29,6 +29,7 @@ from coconet_jax import (
     loop,
     mirror,
     model,
+    objective,
     pianoroll,
     pieces,
     progress,
@@ -127,18 +128,51 @@ def test_several_steps_in_one_dispatch_agree_with_single_ones(tiny_config, toy_p
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
-def test_streamed_batches_train_as_resident_ones_do(tiny_config, toy_pieces):
-    resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
-    expected, losses = run_steps(tiny_config, resident, 4, "shard_map", 3)
-    mesh, step = compiled_step(tiny_config, 4, "shard_map", streamed=True)
-    state = devices.replicate(state_lib.create(jax.random.key(0), tiny_config), mesh)
-    rows = train._rows_of_process(tiny_config.train.batch_size, mesh)
-    stream = data.stream(resident, tiny_config.data, seed=tiny_config.train.seed, first_step=0, rows=rows)
+@pytest.mark.parametrize("ends", [False, True])
+def test_streamed_batches_train_as_resident_ones_do(tiny_config, toy_pieces, ends):
+    config = with_data(tiny_config, ends=ends)
+    resident = data.make_resident(toy_pieces.splits["train"], config.data)
+    expected, losses = run_steps(config, resident, 4, "shard_map", 3)
+    mesh, step = compiled_step(config, 4, "shard_map", streamed=True)
+    state = devices.replicate(state_lib.create(jax.random.key(0), config), mesh)
+    rows = train._rows_of_process(config.train.batch_size, mesh)
+    stream = data.stream(resident, config.data, seed=config.train.seed, first_step=0, rows=rows)
     for batch, loss in zip(itertools.islice(stream, 3), losses, strict=True):
         state, metrics = step(state, devices.shard_rows(batch, mesh))
         assert float(metrics["loss"]) == pytest.approx(loss, abs=1e-6)
     for x, y in zip(leaves(expected.params), leaves(state.params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+def test_what_lies_outside_of_a_piece_is_given_as_silence(tiny_config, toy_pieces):
+    resident = data.make_resident(toy_pieces.splits["train"], with_data(tiny_config, ends=True).data)
+    variables = model.init(jax.random.key(3), tiny_config.model)
+    grid, size = config_lib.crop_grid(tiny_config.data), tiny_config.data.crop_steps
+    batch = data.draw_batch(
+        jax.random.key(0), jnp.arange(8), jax.tree.map(jnp.asarray, resident), crop_steps=size, grid=grid
+    )
+    assert not batch.valid.all()
+    rng = np.random.default_rng(0)
+    context = jnp.asarray(rng.random((*batch.valid.shape, 4)) < 0.5) & batch.valid[..., None]
+    mesh = devices.make_mesh(1)
+
+    def totals(batch: data.Batch, context: jax.Array) -> jax.Array:
+        return jnp.stack(
+            [steps.forward(variables, batch, context, tiny_config.model, ends)[0] for ends in (False, True)]
+        )
+
+    run = devices.map_body(totals, mesh, "shard_map", sharded=(True, True), donate=())
+    padded, silent = np.asarray(run(devices.shard_rows(batch, mesh), devices.shard_rows(context, mesh)))
+    roll = pianoroll.from_pitches(batch.pitches)
+    outside = ~batch.valid[..., None]
+    for found, given, valid in (
+        (padded, context, batch.valid),
+        (silent, context | outside, jnp.ones_like(batch.valid)),
+    ):
+        logits, _ = model.apply(variables, tiny_config.model, roll, given, valid, train=True)
+        expected = objective.nll_and_cells(logits, roll, batch.valid[..., None] & ~context, batch.valid)[0]
+        assert found == pytest.approx(float(expected), rel=1e-5)
+    assert abs(padded - silent) > 1e-3
 
 
 def test_statistics_are_those_of_the_pooled_batches():
