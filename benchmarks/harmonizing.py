@@ -44,7 +44,7 @@ def harmonize_each(originals: Pitches) -> tasks.Request:
         onset = np.zeros(pitches.shape, bool)
         return tasks.Given(pitches, onset, np.broadcast_to(free, pitches.shape))
 
-    return tasks.Request(score.from_pitches(blank), free, vary=begin)
+    return tasks.Request(score.from_pitches(blank), free, vary=begin, ends=(True, False))
 
 
 def mark_changes(pitches: Pitches, steps_per_quarter: int) -> Bool[np.ndarray, "n beats"]:

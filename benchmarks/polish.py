@@ -139,7 +139,7 @@ def main() -> None:
         judge, made_by = polish.judge_with(known["critic"]), dict[str, np.ndarray]()
         for calls in (int(word) for word in args.calls.split(",")):
             chosen = config.Sample(num_steps=calls - 1, temperature=args.temperature)
-            plan = generate.plan(loaded, tasks.compose(STEPS), len(ids), chosen, seed=args.seed)
+            plan = generate.plan(loaded, tasks.excerpt(tasks.compose(STEPS)), len(ids), chosen, seed=args.seed)
             stem = f"{loaded.sha256[:8]}_{args.seed}_{len(ids)}_{calls}_{args.temperature}"
             raw, seconds = kept(folder / f"{stem}.npz", lambda plan=plan: generate.samples(plan, ids).pitches)
             row = describe("annealed Gibbs", str(calls), f"{seconds:.0f}", raw, known)

@@ -187,7 +187,7 @@ def draw_row(
     loaded: weights.Loaded, chosen: config.Sample, steps: int, numbers: Integer[np.ndarray, "n"]
 ) -> dict[str, Any]:
     """The samples of these numbers from nothing, how many model calls each took, seconds a sample, and their NLL."""
-    plan = generate.plan(loaded, tasks.compose(steps), int(numbers[-1]) + 1, chosen)
+    plan = generate.plan(loaded, tasks.excerpt(tasks.compose(steps)), int(numbers[-1]) + 1, chosen)
     calls = generate.num_calls(plan)
     begun = time.perf_counter()
     pitches = generate.samples(plan, numbers).pitches

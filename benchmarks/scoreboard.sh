@@ -13,7 +13,7 @@ for given in "$chorales" "$earlier" "$lstm"; do
   [ -e "$given" ] || { echo "error: $given does not exist; give another" >&2; exit 2; }
 done
 
-draw() { python -m coconet_jax.sample --num_samples=128 --bars=4 --seed=303 --formats=npz "$@"; }
+draw() { python -m coconet_jax.sample --excerpt --num_samples=128 --bars=4 --seed=303 --formats=npz "$@"; }
 draw --polish=2 --num_samples=256 --out="$out/polished"
 draw --polish=0 --out="$out/gibbs"
 draw --polish=0 --sampler=maskgit --num_steps=32 --out="$out/maskgit"

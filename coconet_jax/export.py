@@ -101,10 +101,12 @@ def export_sampler(
     chosen: config_lib.Sample,
     steps: int,
     platforms: Sequence[str] = PLATFORMS,
+    knows_ends: bool = False,
 ) -> jax.export.Exported:
     """The whole sampler for any number of scores of so many steps; see the module for its arguments.
 
-    The number of model calls is that of scores in which all is free, whatever is free later.
+    The number of model calls is that of scores in which all is free, whatever is free later. They begin and end as
+    pieces do, if the network has learned how (`data.ends`).
     """
     leaves, tree = jax.tree.flatten(variables)
     plan = samplers.phases(chosen, np.ones((1, steps, pianoroll.NUM_VOICES), bool))
@@ -117,6 +119,8 @@ def export_sampler(
         free: Bool[Array, "b t i"],
     ) -> Int8[Array, "b t i"]:
         network = model.make_predict(jax.tree.unflatten(tree, weights), config)
+        if knows_ends:
+            network = model.between_silences(network, jnp.ones((free.shape[0], 2), bool))
         valid = jnp.ones(free.shape[:2], bool)
         chains = samplers.Chains(samplers.chain_keys(seed, number), pitches, free, valid)
         plain = drawing.plain(1, steps, free.shape[2])
@@ -168,7 +172,8 @@ def write(
         "versions": provenance.versions(),
     }
     predict = export_predict(loaded.variables, loaded.config.model, platforms)
-    sampler = export_sampler(loaded.variables, loaded.config.model, chosen, steps, platforms)
+    knows_ends = loaded.config.data.ends
+    sampler = export_sampler(loaded.variables, loaded.config.model, chosen, steps, platforms, knows_ends)
     contents = {
         "predict.bin": bytes(predict.serialize()),
         "sample.bin": bytes(sampler.serialize()),

@@ -58,6 +58,7 @@ class Plan(NamedTuple):
       micro_batch: chains at once on a device. Every batch has this shape, the last is filled up with chains that
         are thrown away, so that what comes out depends neither on the number of samples nor on that of devices.
       num_devices: of this process, at most; 0: all.
+      knows_ends: whether the network has learned how pieces begin and end, so that the request's `ends` matter.
     """
 
     variables: model.Variables
@@ -68,6 +69,7 @@ class Plan(NamedTuple):
     seed: int = 0
     micro_batch: int = 32
     num_devices: int = 0
+    knows_ends: bool = False
 
 
 def default_micro_batch(num_samples: int, steps: int, net: config_lib.Model) -> int:
@@ -117,6 +119,7 @@ def plan(
         seed,
         micro_batch,
         num_devices(num_samples, micro_batch),
+        loaded.config.data.ends,
     )
 
 
@@ -151,6 +154,11 @@ def complete(
 def num_devices(num_samples: int, micro_batch: int) -> int:
     """Devices of this process that have something to do."""
     return min(len(jax.local_devices()), -(-num_samples // micro_batch))
+
+
+def with_ends(plan: Plan) -> bool:
+    """Whether the network is told where pieces begin or end."""
+    return plan.knows_ends and any(plan.request.ends)
 
 
 def num_calls(plan: Plan) -> int:
@@ -248,6 +256,7 @@ def _run_batch(
         keys = _keys(plan.seed, ids, number, attempt)
         chains = jax.device_put(samplers.Chains(keys, pitches, begun.free & free, valid), by_row)
         greedy = jax.device_put(drawing.spread_greedy(ids, *plan.settings.greedy), by_row)
+        ends = jax.device_put(np.array(begun.ends), by_row)
         state = _compiled_start(mesh)(chains)
         for phase in _phases(plan, free):
             share = len(phase.inputs.number) / calls
@@ -255,9 +264,10 @@ def _run_batch(
             # One part a call from the host: it costs nothing next to the model and lets the bar move.
             for part in range(len(pieces.inputs.number)):
                 inputs = type(pieces.inputs)(*(column[part : part + 1] for column in pieces.inputs))
-                run = _compiled(mesh, plan.model, plan.settings, phase.kind, phase.draws, live is not None)
+                how = (phase.kind, phase.draws, live is not None, with_ends(plan))
+                run = _compiled(mesh, plan.model, plan.settings, *how)
                 alive = np.ones_like(inputs.number, bool) if live is None else live[part : part + 1]
-                state, trace = run(weights, chains, prior, greedy, state, inputs, alive)
+                state, trace = run(weights, chains, prior, greedy, ends, state, inputs, alive)
                 if records > 1:
                     jax.block_until_ready(trace)
                 report(int(alive.sum()) / calls)
@@ -281,7 +291,13 @@ def _compiled_start(mesh: devices.Mesh) -> Callable[[samplers.Chains], samplers.
 
 @functools.lru_cache(maxsize=32)
 def _compiled(
-    mesh: devices.Mesh, config: config_lib.Model, settings: config_lib.Sample, kind: str, draws: int, padded: bool
+    mesh: devices.Mesh,
+    config: config_lib.Model,
+    settings: config_lib.Sample,
+    kind: str,
+    draws: int,
+    padded: bool,
+    between: bool,
 ) -> Callable[..., tuple[samplers.State, jax.Array]]:
     """The compiled scan of a phase. Weights are arguments, so that one program serves all checkpoints."""
 
@@ -290,17 +306,19 @@ def _compiled(
         chains: samplers.Chains,
         prior: steering.Steering,
         greedy: jax.Array,
+        ends: jax.Array,
         state: samplers.State,
         inputs: samplers.Inputs,
         live: jax.Array,
     ) -> tuple[samplers.State, jax.Array]:
         predict = model.in_windows(model.make_predict(weights, config), model.reach(config), WINDOW_STEPS)
+        predict = model.between_silences(predict, ends) if between else predict
         rule = drawing.Rule(prior.bias, prior.temperature, greedy, settings.top_p)
         phase = samplers.Phase(kind, draws, inputs)
         return samplers.run(predict, chains, rule, settings, phase, state, live if padded else None)
 
-    mapped = _mapped(run, mesh, in_specs=(False, True, False, True, True, False, False), traced=True)
-    return jax.jit(mapped, donate_argnums=(4,))
+    mapped = _mapped(run, mesh, in_specs=(False, True, False, True, True, True, False, False), traced=True)
+    return jax.jit(mapped, donate_argnums=(5,))
 
 
 def _mapped(body: Callable, mesh: devices.Mesh, in_specs: tuple[bool, ...], traced: bool = False) -> Callable:

@@ -5,7 +5,7 @@ over the weights and is all that sampling and evaluation see.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -24,6 +24,7 @@ PredictStep = Callable[
     [Float[Array, "b w p i"], Bool[Array, "b w i"], Bool[Array, "b w"]],
     Float[Array, "b p i"],
 ]
+SILENCE_STEPS: Final = 4  # given around a piece that begins and ends
 
 
 class LayerSpec(NamedTuple):
@@ -300,6 +301,33 @@ def make_predict_step(variables: Variables, config: config_lib.Model) -> Predict
         return logits[:, 0]
 
     return predict_step
+
+
+def between_silences(predict: Predict, ends: Bool[Array, "b 2"]) -> Predict:
+    """The same function of scores that begin with their first step, or end with their last, or both.
+
+    To a network whose crops showed how pieces begin and end (`data.ends`), silence that is given tells of it. Where a
+    piece goes on, what is added is not there.
+
+    Args:
+      predict: the network.
+      ends: of each score, whether it begins and whether it ends.
+    """
+
+    def predict_between(
+        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+    ) -> Float[Array, "b t p i"]:
+        before, after = (jnp.broadcast_to(ends[:, n : n + 1], (len(ends), SILENCE_STEPS)) for n in (0, 1))
+        voices = (SILENCE_STEPS, context.shape[2])
+        sides = [jnp.broadcast_to(side[..., None], (len(ends), *voices)) for side in (before, after)]
+        logits = predict(
+            jnp.pad(roll, ((0, 0), (SILENCE_STEPS, SILENCE_STEPS), (0, 0), (0, 0))),
+            jnp.concatenate([sides[0], context, sides[1]], axis=1),
+            jnp.concatenate([before, valid, after], axis=1),
+        )
+        return logits[:, SILENCE_STEPS:-SILENCE_STEPS]
+
+    return predict_between
 
 
 def in_windows(predict: Predict, reach: tuple[int, int], window_steps: int) -> Predict:

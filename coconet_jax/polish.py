@@ -107,7 +107,8 @@ def polish(
       attempt: draws the same passages by other keys, 1, 2, ...
       report: called with the share of the work done since it was last called.
     """
-    free = np.array(tasks.start(plan.request, plan.seed, ids).free)
+    begun = tasks.start(plan.request, plan.seed, ids)
+    free, ends = np.array(begun.free), np.array(begun.ends)
     pitches = pitches.copy()
     # One prior serves all passages of a round.
     side_by_side = plan.prior is None or all((each == each[:1]).all() for each in plan.prior)
@@ -117,7 +118,7 @@ def polish(
         for starts in each:
             entropy = [plan.seed, sweep, starts[0] + passages.steps] + [attempt] * bool(attempt)
             seed = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
-            _redraw(judge, plan._replace(seed=int(seed)), pitches, free, ids, starts, most, passages)
+            _redraw(judge, plan._replace(seed=int(seed)), pitches, free, ends, ids, starts, most, passages)
             report(len(starts) / num_redraws(np.asarray(plan.request.free), sweeps, passages))
     return pitches
 
@@ -207,6 +208,7 @@ def _redraw(
     plan: generate.Plan,
     pitches: Int16[np.ndarray, "n t 4"],
     free: Bool[np.ndarray, "n t 4"],
+    ends: Bool[np.ndarray, "n 2"],
     ids: Integer[np.ndarray, " n"],
     starts: list[int],
     most: int,
@@ -230,11 +232,12 @@ def _redraw(
     if not open_.any():  # other chains, of other batches, are free here
         return
     blank = np.where(open_, pianoroll.REST, context).astype(np.int8)
+    at_ends = ends[:, None] & np.array([(w.start == 0, w.stop == steps) for w in windows])
 
     def vary(seed: int, chains: np.ndarray) -> tasks.Given:
         numbers, places = np.divmod(chains // passages.candidates, most)
         at = order[np.searchsorted(ids[order], numbers)], places
-        return tasks.Given(blank[at], np.zeros(blank[at].shape, bool), open_[at])
+        return tasks.Given(blank[at], np.zeros(blank[at].shape, bool), open_[at], at_ends[at])
 
     heard = [_window(start, passages, WINDOW_STEPS, steps) for start in starts]
     standing = np.stack([pitches[:, window] for window in heard], axis=1)
@@ -244,7 +247,8 @@ def _redraw(
         return
     anyone = np.asarray(open_.any(axis=(0, 1)))
     piece = score.from_pitches(np.full(anyone.shape, pianoroll.REST, np.int16))
-    drawing = _drawing_plan(plan, windows, most, passages)._replace(request=tasks.Request(piece, anyone, vary=vary))
+    request = tasks.Request(piece, anyone, vary=vary, ends=plan.request.ends)
+    drawing = _drawing_plan(plan, windows, most, passages)._replace(request=request)
     candidates = selection.candidate_chains(ids[chain].astype(np.int64) * most + spot, passages.candidates)
     drawn = generate.samples(drawing, candidates).pitches.reshape(len(chain), passages.candidates, *anyone.shape)
     new = standing[chain, spot][:, None].repeat(passages.candidates, axis=1)

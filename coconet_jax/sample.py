@@ -28,6 +28,7 @@ from coconet_jax import (
     samples,
     settings,
     storage,
+    tasks,
     weights,
 )
 from coconet_jax.judge import critic as critic_lib
@@ -78,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         "--out", default="chorales", metavar="DIR", help="folder or gs:// URL to write to (default: chorales)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote to that folder")
+    parser.add_argument(
+        "--excerpt",
+        action="store_true",
+        help="music out of the middle of a piece, without a beginning and an end of its own",
+    )
     flags.add_flags(parser)
     settings.add_flags(parser)
 
@@ -200,6 +206,8 @@ def _sample(args: argparse.Namespace) -> None:
     request, steering = requests.from_flags(args, loaded.config.data.steps_per_quarter)
     if args.best_of and request.vary is not None:
         raise errors.InputError(f"--best_of={args.best_of}: here every sample starts from other notes; leave it out")
+    if args.excerpt:
+        request = tasks.excerpt(request)
     for remark in request.given.remarks:
         print(f"note: {remark}")
     if args.overwrite:
@@ -211,6 +219,8 @@ def _sample(args: argparse.Namespace) -> None:
         "steering": offline.sha256(*steering),
         "alternatives": bool(args.alternatives),
     }
+    if loaded.config.data.ends:
+        described["ends"] = request.ends
     if critic is not None:
         described["critic_sha256"] = critic.sha256
         described |= {"best_of": candidates} if args.best_of else {}

@@ -27,11 +27,13 @@ class Given(NamedTuple):
       pitches: what is given, -1 = rest; free cells hold -1, or the old note where voices are rewritten in turn.
       onset: where given notes are struck.
       free: what the model writes.
+      ends: whether the piece begins with the first step, and ends with the last; None: as the request says.
     """
 
     pitches: Int8[np.ndarray, "n t 4"]
     onset: Bool[np.ndarray, "n t 4"]
     free: Bool[np.ndarray, "n t 4"]
+    ends: Bool[np.ndarray, "n 2"] | None = None
 
 
 class Request(NamedTuple):
@@ -42,24 +44,35 @@ class Request(NamedTuple):
       free: True where the model may write, in any chain.
       in_turn: voices that are rewritten one after another, each in a run of its own; none: all at once.
       vary: (seed, chain numbers) -> where these chains start, if they differ; each depends on (seed, its number) alone.
+      ends: whether the piece begins with the first step, and ends with the last: what a network that has learned how
+        pieces begin and end (`data.ends`) writes there. (See `excerpt`.)
     """
 
     given: score.Score
     free: Bool[np.ndarray, "t 4"]
     in_turn: tuple[int, ...] = ()
     vary: Callable[[int, Int[np.ndarray, " n"]], Given] | None = None
+    ends: tuple[bool, bool] = (True, True)
+
+
+def excerpt(request: Request) -> Request:
+    """The same out of the middle of a piece, as are crops and windows."""
+    return request._replace(ends=(False, False))
 
 
 def start(request: Request, seed: int, ids: Int[np.ndarray, " n"]) -> Given:
     """Where the chains of these numbers start."""
+    ends = np.broadcast_to(request.ends, (len(ids), 2))
     if request.vary is not None:
-        return request.vary(seed, ids)
+        given = request.vary(seed, ids)
+        return given if given.ends is not None else given._replace(ends=ends)
     shape = (len(ids), *request.free.shape)
     # A voice whose turn has not come yet is context for the others, with its old notes.
     blank = request.free & (not request.in_turn)
     pitches = np.where(blank, pianoroll.REST, request.given.pitches).astype(np.int8)
     onset = request.given.onset & ~request.free
-    return Given(np.broadcast_to(pitches, shape), np.broadcast_to(onset, shape), np.broadcast_to(request.free, shape))
+    pitches, onset, free = (np.broadcast_to(part, shape) for part in (pitches, onset, request.free))
+    return Given(pitches, onset, free, ends)
 
 
 def generator(seed: int, number: int) -> np.random.Generator:

@@ -56,6 +56,23 @@ def test_the_script_in_the_file_makes_the_samples_of_the_package(exported, tiny_
     assert about["sampler"]["num_steps"] == 3 and about["steps"] == 16
 
 
+def test_a_sampler_of_a_network_that_knows_ends_writes_whole_pieces(tiny_config, tiny_variables):
+    rng = np.random.default_rng(0)  # fresh weights hardly say anything
+    moved = jax.tree.map(lambda x: x + rng.uniform(0, 0.2, x.shape).astype(np.float32), tiny_variables["params"])
+    variables = tiny_variables | {"params": moved}
+    settings = config_lib.Sample(num_steps=3)
+    plan = generate.Plan(variables, tiny_config.model, tasks.compose(8), settings, micro_batch=3, num_devices=1)
+    blank = jnp.full((3, 8, 4), -1, jnp.int8), jnp.ones((3, 8, 4), bool)
+    found = []
+    for knows_ends in (False, True):
+        exported = export.export_sampler(variables, tiny_config.model, settings, 8, ("cpu",), knows_ends)
+        made = exported.call(jax.tree.leaves(variables), np.int32(0), np.arange(3, dtype=np.int32), *blank)
+        expected = generate.samples(plan._replace(knows_ends=knows_ends), np.arange(3)).pitches
+        np.testing.assert_array_equal(made, expected)
+        found.append(np.asarray(made))
+    assert (found[0] != found[1]).any()
+
+
 def test_predict_takes_any_number_of_scores_of_any_length(tiny_config, tiny_variables):
     exported = export.export_predict(tiny_variables, tiny_config.model)
     assert exported.platforms == ("cpu", "cuda", "tpu")

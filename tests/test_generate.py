@@ -90,6 +90,26 @@ def test_nor_do_micro_batches_and_devices_where_channels_are_many():
     assert all((each == found[0]).all() for each in found)
 
 
+def test_ends_matter_to_a_network_that_knows_of_them(tiny_config, tiny_variables):
+    rng = np.random.default_rng(0)  # fresh weights hardly say anything
+    moved = jax.tree.map(lambda x: x + rng.uniform(0, 0.2, x.shape).astype(np.float32), tiny_variables["params"])
+    base, ids = plan(tiny_config, tiny_variables | {"params": moved}), np.arange(6)
+    excerpt = base._replace(request=tasks.excerpt(base.request))
+    plain = generate.samples(base, ids).pitches
+    for same in (excerpt, excerpt._replace(knows_ends=True)):
+        np.testing.assert_array_equal(generate.samples(same, ids).pitches, plain)
+    whole = generate.samples(base._replace(knows_ends=True), ids).pitches
+    assert (whole != plain).any()
+
+    def vary(seed: int, numbers: np.ndarray) -> tasks.Given:
+        told = (numbers % 2 == 0)[:, None]
+        return tasks.start(base.request, seed, numbers)._replace(ends=np.repeat(told, 2, axis=1))
+
+    mixed = generate.samples(base._replace(request=base.request._replace(vary=vary), knows_ends=True), ids).pitches
+    np.testing.assert_array_equal(mixed[::2], whole[::2])
+    np.testing.assert_array_equal(mixed[1::2], plain[1::2])
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_devices_do_not_matter(tiny_config, tiny_variables, monkeypatch, sampler):
     base = plan(tiny_config, tiny_variables, settings=SAMPLERS[sampler])

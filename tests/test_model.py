@@ -235,6 +235,24 @@ def test_a_padded_piece_gives_the_piece_alone(net, train):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), padded_stats, alone_stats)
 
 
+@each_net
+def test_silence_is_given_around_what_begins_and_ends_and_nothing_else_changes(net):
+    variables = noisy(net)
+    roll, context, valid = example((9, 9, 9), 9)
+    predict = model.make_predict(variables, net)
+    ends = np.array([[False, False], [True, False], [True, True]])
+    found = model.between_silences(predict, jnp.asarray(ends))(roll, context, valid)
+    plain = predict(roll, context, valid)
+    np.testing.assert_allclose(found[:1], plain[:1], rtol=1e-4, atol=1e-4)
+    for row, (before, after) in enumerate(ends * model.SILENCE_STEPS):
+        around = ((0, 0), (before, after))
+        silent = jnp.pad(roll[row : row + 1], (*around, (0, 0), (0, 0)))
+        given = jnp.pad(context[row : row + 1], (*around, (0, 0)), constant_values=True)
+        whole = predict(silent, given, jnp.ones(silent.shape[:2], bool))
+        np.testing.assert_allclose(found[row], whole[0, before : before + 9], rtol=1e-4, atol=1e-4)
+    assert np.abs(found[1:] - plain[1:]).max() > 1e-3
+
+
 def test_pieces_do_not_see_each_other_outside_training():
     variables = noisy(STRAIGHT)
     roll, context, valid = example((12, 7, 5))

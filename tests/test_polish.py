@@ -149,9 +149,30 @@ def test_every_passage_of_a_sweep_keeps_what_won(make_plan):
         passages = polish.Passages(candidates=2, calls=2, enough=np.inf)
         starts = polish._starts(plan.request.free, 1, passages)
         for each in polish._rounds(plan.request.free, 1, passages, side_by_side=True):
-            polish._redraw(anything_new, plan, raw, np.ones(raw.shape, bool), np.arange(1), each, 2, passages)
+            free, ends = np.ones(raw.shape, bool), np.ones((1, 2), bool)
+            polish._redraw(anything_new, plan, raw, free, ends, np.arange(1), each, 2, passages)
         for start in starts:
             assert (raw[0, max(start, 0) : start + 8] != 50).mean() > 0.8
+
+
+def test_passages_at_an_end_of_the_piece_are_drawn_as_such(make_plan, monkeypatch):
+    told: list[np.ndarray] = []
+    draw = generate.samples
+
+    def listen(plan: generate.Plan, ids: np.ndarray) -> generate.Made:
+        if len(plan.request.free) == polish.window_steps(SMALL):
+            told.append(np.array(tasks.start(plan.request, plan.seed, ids).ends))
+        return draw(plan, ids)
+
+    monkeypatch.setattr(generate, "samples", listen)
+    for ends in ((True, True), (False, True), (False, False)):
+        plan = make_plan(tasks.compose(160)._replace(ends=ends), knows_ends=True)
+        told.clear()
+        polish.polish(prefers_high_sopranos, plan, np.full((2, 160, 4), 50, np.int16), np.arange(2), 1, passages=SMALL)
+        found = np.concatenate(told)
+        assert len(found) == 2 * 40 * SMALL.candidates
+        # Of 40 passages of 4 steps the first five, and the last five, are drawn in a window that ends with the piece.
+        np.testing.assert_array_equal(found.sum(axis=0), np.array(ends) * 2 * 5 * SMALL.candidates)
 
 
 def test_a_chain_of_a_long_piece_is_its_own_however_real_the_others_are(make_plan):

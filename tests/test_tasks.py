@@ -36,10 +36,22 @@ def test_start_gives_what_is_given_and_blanks_what_is_free():
     piece = filled(16)
     begun = tasks.start(tasks.inpaint(piece, 4, 8, voices=[1]), 0, IDS[:3])
     free = mask(16, (slice(4, 8), 1))
-    for pitches, onset, open_cells in zip(*begun, strict=True):
+    assert begun.ends is not None and begun.ends.shape == (3, 2) and begun.ends.all()
+    for pitches, onset, open_cells in zip(*begun[:3], strict=True):
         np.testing.assert_array_equal(open_cells, free)
         np.testing.assert_array_equal(pitches, np.where(free, -1, piece.pitches))
         np.testing.assert_array_equal(onset, piece.onset & ~free)
+
+
+def test_an_excerpt_begins_and_ends_nowhere_unless_chains_say_otherwise():
+    request = tasks.excerpt(tasks.compose(8))
+    assert not np.array(tasks.start(request, 0, IDS[:3]).ends).any()
+    ends = np.array([[True, False], [False, False]])
+
+    def vary(seed: int, ids: np.ndarray) -> tasks.Given:
+        return tasks.start(tasks.compose(8), seed, ids)._replace(ends=ends[ids])
+
+    np.testing.assert_array_equal(tasks.start(request._replace(vary=vary), 0, np.array([1, 0])).ends, ends[::-1])
 
 
 def test_notes_are_struck_where_the_user_struck_them_or_the_pitch_changes():
