@@ -317,9 +317,10 @@ def between_silences(predict: Predict, ends: Bool[Array, "b 2"]) -> Predict:
     def predict_between(
         roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
     ) -> Float[Array, "b t p i"]:
-        before, after = (jnp.broadcast_to(ends[:, n : n + 1], (len(ends), SILENCE_STEPS)) for n in (0, 1))
+        rows = ends.shape[0]  # a symbol, in a program for any number (export.py)
+        before, after = (jnp.broadcast_to(ends[:, n : n + 1], (rows, SILENCE_STEPS)) for n in (0, 1))
         voices = (SILENCE_STEPS, context.shape[2])
-        sides = [jnp.broadcast_to(side[..., None], (len(ends), *voices)) for side in (before, after)]
+        sides = [jnp.broadcast_to(side[..., None], (rows, *voices)) for side in (before, after)]
         logits = predict(
             jnp.pad(roll, ((0, 0), (SILENCE_STEPS, SILENCE_STEPS), (0, 0), (0, 0))),
             jnp.concatenate([sides[0], context, sides[1]], axis=1),
