@@ -77,7 +77,9 @@ def main() -> None:
     with errors.exit_on_input_error():
         loaded = checkpoint.load(args.checkpoint)
         settings = config.Sample(num_steps=args.calls - 1)
-        plan = generate.plan(loaded, tasks.compose(STEPS), PIECES, settings, seed=args.seed, micro_batch=8)
+        plan = generate.plan(
+            loaded, tasks.excerpt(tasks.compose(STEPS)), PIECES, settings, seed=args.seed, micro_batch=8
+        )
         pitches = generate.samples(plan, np.arange(PIECES)).pitches
         generate.WINDOW_STEPS = STEPS
         generate._compiled.cache_clear()  # which has the window in it

@@ -117,7 +117,9 @@ def main() -> None:
         print("| Prior | Measure | Strength | Mean | 95 % interval |\n| --- | --- | --- | --- | --- |", flush=True)
         for trial in trials(original):
             sounding = original.pitches != pianoroll.REST
-            request = tasks.excerpt(tasks.Request(original, sounding) if trial.rewrites else tasks.compose(STEPS))
+            request = tasks.excerpt(tasks.compose(STEPS))
+            if trial.rewrites:
+                request = tasks.Request(original, sounding, ends=(True, False))
             means = []
             for strength in trial.strengths:
                 chosen = config.Sample(num_steps=args.calls - 1)

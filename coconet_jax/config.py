@@ -369,6 +369,9 @@ def _validate(config: Run) -> None:
         train.warmup_steps,
         f"must be below train.schedule_steps={train.schedule_steps}",
     )
+    grid = crop_grid(data)
+    room = not data.ends or 2 * grid <= data.crop_steps
+    _require(room, "data.ends", data.ends, f"crops stick out by whole steps of {grid}: use data.crop_steps={2 * grid}")
     _require(data.steps_per_quarter in (1, 2, 4), "data.steps_per_quarter", data.steps_per_quarter, "use 4, 2 or 1")
 
 

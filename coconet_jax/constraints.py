@@ -113,10 +113,11 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
             chord = chords[int(draw.random() * len(chords))]
             pitches[row] = np.where(where, chord, pitches[row])
         # Nothing of it is struck: where the same note comes before, it is the longer for it.
-        return tasks.Given(pitches.astype(np.int8), np.array(begun.onset) & ~where, np.array(begun.free) & ~where)
+        onset, free = np.array(begun.onset) & ~where, np.array(begun.free) & ~where
+        return tasks.Given(pitches.astype(np.int8), onset, free, begun.ends)
 
     close(0, np.arange(1))  # complaints come before the work
-    return made._replace(in_turn=request.in_turn, vary=close)
+    return made._replace(in_turn=request.in_turn, vary=close, ends=request.ends)
 
 
 def _tonic(pitches: Integer[np.ndarray, "t 4"], draw: np.random.Generator) -> int:
@@ -167,7 +168,8 @@ def _fixed(
     fixed = dataclasses.replace(
         given, pitches=np.where(where, pitches, given.pitches), onset=np.where(where, onset, given.onset)
     )
-    made = tasks.request_for(fixed, free & ~where, f"{name} fixes all of it")._replace(in_turn=request.in_turn)
+    made = tasks.request_for(fixed, free & ~where, f"{name} fixes all of it")
+    made = made._replace(in_turn=request.in_turn, ends=request.ends)
     if vary is None:
         return made
 
@@ -177,6 +179,7 @@ def _fixed(
             np.where(where, pitches, chains.pitches).astype(np.int8),
             np.where(where, onset, chains.onset),
             chains.free & ~where,
+            chains.ends,
         )
 
     return made._replace(vary=varied)

@@ -32,7 +32,8 @@ class Table(NamedTuple):
     lengths: Int32[AnyArray, " n"]
     room: Int32[AnyArray, "n 2"]  # semitones down (<= 0) and up
     starts_through: Int32[AnyArray, " n"]  # possible crop starts in this piece and those before it
-    first: Int32[AnyArray, ""]  # the first possible start in each piece: 0, or before it
+    # The first possible start in each piece where crops may begin before it. Else None, and no part of a run's digest.
+    first: Int32[AnyArray, ""] | None = None
 
 
 class Resident(NamedTuple):
@@ -117,9 +118,10 @@ def make_resident(pieces: pieces_lib.Pieces, config: config_lib.Data) -> Residen
     out = config.crop_steps // 2 // grid * grid if config.ends else 0
     last = np.maximum(lengths - config.crop_steps + out, 0)
     starts = (last + out) // grid + 1
+    first = np.int32(-out) if config.ends else None
     missing = max(config.crop_steps - pieces.pitches.shape[1], 0)
     pitches = np.pad(pieces.pitches, ((0, 0), (0, missing), (0, 0)), constant_values=pianoroll.REST)
-    return Resident(pitches, Table(lengths, room, np.cumsum(starts, dtype=np.int32), np.int32(-out)))
+    return Resident(pitches, Table(lengths, room, np.cumsum(starts, dtype=np.int32), first))
 
 
 def some_pieces(resident: Resident, mebibytes: int) -> Resident:
@@ -149,7 +151,9 @@ def draw_crops(key: Key[Array, ""], index: Int[Array, " b"], table: Table, *, cr
         place = jax.random.randint(key_start, (), 0, table.starts_through[-1])
         piece = jnp.searchsorted(table.starts_through, place, side="right").astype(jnp.int32)
         before = jnp.where(piece > 0, table.starts_through[piece - 1], 0)
-        start = table.first + (place - before) * grid
+        start = (place - before) * grid
+        if table.first is not None:
+            start += table.first
         low, high = table.room[piece]
         shift = jax.random.randint(key_shift, (), low, high + 1)
         return Crops(piece, start, shift, jnp.minimum(table.lengths[piece] - start, crop_steps))

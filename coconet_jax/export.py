@@ -9,7 +9,8 @@ The file is a zip of
                 own way of halving their multiplications needs to know t
   sample.bin    jax.export of (weights, seed int32 [], number int32 [b], pitches int8 [b,T,4], free bool [b,T,4]) ->
                 pitches int8 [b,T,4], any b: what `coconet_jax.sample --polish=0` makes of the chains
-                of these numbers
+                of these numbers (whole pieces, if the network has learned how they begin and end; to predict.bin that
+                is told by four steps or so of silence that is given)
   weights.npz   the weights, float32, named by their place in the list
   about.json    config, settings of the sampler, digest, versions
   run.py        how to use it: needs jax, numpy and flatbuffers alone
@@ -168,6 +169,7 @@ def write(
         "steps": steps,
         "model": dataclasses.asdict(loaded.config.model),
         "sampler": dataclasses.asdict(chosen),
+        "knows_ends": loaded.config.data.ends,
         "platforms": list(platforms),
         "versions": provenance.versions(),
     }

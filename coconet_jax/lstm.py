@@ -273,7 +273,7 @@ def read_config(mapping: Mapping[str, Any]) -> Config:
     """A frozen, validated config of a run: see `config.from_mapping`."""
     config = config_lib.build(Config, mapping)
     if config.data.ends:
-        raise errors.InputError("data.ends=True: events know ends by themselves; use False")
+        raise errors.InputError("data.ends=True: the LSTM takes a piece for the beginning of an endless one; use False")
     return config
 
 

@@ -137,7 +137,7 @@ def describe(request: tasks.Request, seed: int) -> dict[str, Any]:
         "qpm": float(given.qpm),
         "title": given.title,
         "in_turn": list(request.in_turn),
-        "sha256": sha256(*first, request.free),
+        "sha256": sha256(*first[:3], request.free),
     }
 
 

@@ -82,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--excerpt",
         action="store_true",
-        help="music out of the middle of a piece, without a beginning and an end of its own",
+        help="music out of the middle of a piece, without a beginning and an end of its own (what a network that was "
+        "trained without data.ends always writes)",
     )
     flags.add_flags(parser)
     settings.add_flags(parser)

@@ -27,7 +27,7 @@ class Given(NamedTuple):
       pitches: what is given, -1 = rest; free cells hold -1, or the old note where voices are rewritten in turn.
       onset: where given notes are struck.
       free: what the model writes.
-      ends: whether the piece begins with the first step, and ends with the last; None: as the request says.
+      ends: which of the request's ends these chains have; None: all.
     """
 
     pitches: Int8[np.ndarray, "n t 4"]
@@ -65,7 +65,7 @@ def start(request: Request, seed: int, ids: Int[np.ndarray, " n"]) -> Given:
     ends = np.broadcast_to(request.ends, (len(ids), 2))
     if request.vary is not None:
         given = request.vary(seed, ids)
-        return given if given.ends is not None else given._replace(ends=ends)
+        return given._replace(ends=ends if given.ends is None else ends & given.ends)
     shape = (len(ids), *request.free.shape)
     # A voice whose turn has not come yet is context for the others, with its old notes.
     blank = request.free & (not request.in_turn)

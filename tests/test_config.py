@@ -153,6 +153,12 @@ def test_bad_value_is_named_with_a_remedy(name, value, remedy):
     assert str(caught.value) == f"{name}={value!r}: {remedy}"
 
 
+def test_crops_that_cannot_stick_out_are_refused():
+    config.from_mapping({"data": {"ends": True, "crop_steps": 10, "crop_grid": 5}})
+    with pytest.raises(errors.InputError, match="data.ends=True: crops stick out by whole steps of 5: .*=10"):
+        config.from_mapping({"data": {"ends": True, "crop_steps": 9, "crop_grid": 5}})
+
+
 def test_splits_that_do_not_divide_the_first_layers_input_are_refused():
     separable = {"architecture": "separable", "full_layers": 0}
     with pytest.raises(errors.InputError, match=r"model\.pointwise_splits=16: .*8"):

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 import coconet_jax
-from coconet_jax import config, data, devices, errors, pianoroll, pieces
+from coconet_jax import config, data, devices, errors, pianoroll, pieces, weights
 
 CROP, GRID = 16, 4
 SETTINGS = config.Data(crop_steps=CROP)
@@ -128,6 +128,12 @@ def test_pieces_shorter_than_a_crop_are_padded_and_taken_whole(train):
 
 
 # --------------------------------------------------------------------------------------- the same, anyhow
+
+
+def test_the_digest_of_what_a_run_trains_on_is_what_it_was(train):
+    """Runs are resumed by it."""
+    digest = "7184908639c0ad448f4e142096e35d9b66f8e7f3735d1f512547fff26ee5b3bb"
+    assert weights.digest(data.make_resident(train, SETTINGS)) == digest
 
 
 @functools.partial(jax.jit, static_argnames="seed")

@@ -77,6 +77,12 @@ def test_given_notes_are_struck_as_they_were(tmp_path):
     assert made[3].tolist() == [7, 9] and made[4:] == (1, 2, (3, 4), 1, 72.0, "Air")
 
 
+def test_the_digest_of_a_request_is_what_it_was():
+    """Folders of samples are continued by it."""
+    digest = "f73b6104a6feeef9c5c924c93ec8924575ae673a80b3e1afc8eed3ac1a2c9d7d"
+    assert offline.describe(tasks.compose(8), 0)["sha256"] == digest
+
+
 def test_requests_that_differ_by_chain(tmp_path):
     def vary(seed, ids):
         free = np.ones((len(ids), STEPS, 4), bool)

@@ -1,5 +1,6 @@
 """The sampling command: files open elsewhere, given notes stay, runs resume and part, mistakes are one line."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import symusic
 
-from coconet_jax import checkpoint, notation, pianoroll, sample, samples, score, state
+from coconet_jax import checkpoint, notation, pianoroll, sample, samples, score, state, weights
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +230,30 @@ def test_a_run_grows_resumes_and_is_shared_out(run, tmp_path, capsys):
     sample_to("whole", 20, "--seed=1", "--overwrite")
     assert all(path.exists() for path in kept)
     assert samples.load_samples(tmp_path / "whole").seed == 1
+
+
+def test_pieces_begin_and_end_where_the_network_knows_how(run, tiny_config, tiny_variables, tmp_path, capsys):
+    data = dataclasses.replace(tiny_config.data, ends=True)
+    rng = np.random.default_rng(0)  # fresh weights hardly say anything
+    moved = jax.tree.map(lambda x: x + rng.uniform(0, 0.2, x.shape).astype(np.float32), tiny_variables["params"])
+    knowing = weights.Loaded(
+        tiny_variables | {"params": moved}, dataclasses.replace(tiny_config, data=data), 1, "0" * 64, {}
+    )
+    weights.write(str(tmp_path / "knowing"), knowing, "float32")
+
+    def sample_to(folder: str, net: pathlib.Path, *more: str) -> tuple[int, str]:
+        words = (f"--checkpoint={net}", "--num_samples=2", "--bars=1", "--num_steps=3", "--formats=npz", *more)
+        code, _, complaint = call(capsys, *words, f"--out={tmp_path}/{folder}")
+        return code, complaint
+
+    assert sample_to("whole", tmp_path / "knowing")[0] == sample_to("whole", tmp_path / "knowing")[0] == 0
+    assert sample_to("excerpt", tmp_path / "knowing", "--excerpt")[0] == 0
+    whole, excerpt = (samples.load_samples(tmp_path / name).pitches for name in ("whole", "excerpt"))
+    assert (whole != excerpt).any()
+    code, complaint = sample_to("whole", tmp_path / "knowing", "--excerpt")
+    assert code == 2 and "settings.ends" in complaint
+    # To a network that knows nothing of ends all is an excerpt.
+    assert sample_to("plain", run)[0] == sample_to("plain", run, "--excerpt")[0] == 0
 
 
 @pytest.mark.slow

@@ -43,15 +43,28 @@ def test_start_gives_what_is_given_and_blanks_what_is_free():
         np.testing.assert_array_equal(onset, piece.onset & ~free)
 
 
-def test_an_excerpt_begins_and_ends_nowhere_unless_chains_say_otherwise():
-    request = tasks.excerpt(tasks.compose(8))
-    assert not np.array(tasks.start(request, 0, IDS[:3]).ends).any()
-    ends = np.array([[True, False], [False, False]])
+def test_chains_have_the_ends_of_their_request_or_fewer():
+    whole = tasks.compose(8)
+    assert not np.array(tasks.start(tasks.excerpt(whole), 0, IDS[:3]).ends).any()
+    ends = np.array([[True, False], [True, True]])
 
     def vary(seed: int, ids: np.ndarray) -> tasks.Given:
-        return tasks.start(tasks.compose(8), seed, ids)._replace(ends=ends[ids])
+        return tasks.start(whole, seed, ids)._replace(ends=ends[ids])
 
-    np.testing.assert_array_equal(tasks.start(request._replace(vary=vary), 0, np.array([1, 0])).ends, ends[::-1])
+    for of_request in ((True, True), (False, True)):
+        request = whole._replace(vary=vary, ends=of_request)
+        found = tasks.start(request, 0, np.array([1, 0])).ends
+        np.testing.assert_array_equal(found, ends[::-1] & np.array(of_request))
+
+
+def test_constraints_leave_ends_as_they_are():
+    for ends in ((False, False), (True, False)):
+        request = tasks.compose(32)._replace(ends=ends)
+        closed = constraints.with_close(request, tonic=2, steps=4)
+        fixed = constraints.with_last_chord(blends.variations(filled(32), 0.5)._replace(ends=ends), (67, 62, 59, 43), 4)
+        for made in (closed, fixed):
+            np.testing.assert_array_equal(tasks.start(made, 0, IDS[:2]).ends, np.broadcast_to(ends, (2, 2)))
+            assert made.ends == ends
 
 
 def test_notes_are_struck_where_the_user_struck_them_or_the_pitch_changes():
