@@ -1,10 +1,11 @@
 """A net with every interval in reach of each layer: quicker to learn than `small` (docs/experiments.md).
 
 20 layers of 24 channels whose convolutions each add one over the whole pitch axis, dilated in time alone, which then
-reach 48 steps back in time; its crops show how pieces begin and end. Not trained to its end yet: `small` is what ships.
-134,064 parameters.
+reach 48 steps back in time; its crops show how pieces begin and end. 134,064 parameters. `small` is what ships yet.
 
 COMMAND: python -m coconet_jax.train --config=configs/intervals.py --workdir=runs/intervals
+TIME: 0.39 s a step on 2 cores of an AMD EPYC (x86_64, jax 0.10.2), so 2.2 hours.
+NLL: valid 0.409 nats per variable after 18,000 steps in two runs (docs/experiments.md); `small` 0.438.
 """
 
 from coconet_jax import config as config_lib
