@@ -234,15 +234,14 @@ def test_milestones_outlive_a_change_of_settings(tiny_config, tiny_variables, tm
         manager.close()
 
 
-@pytest.mark.parametrize("name, layers", [("small", 48), ("intervals", 20)])
-def test_a_landed_state_can_be_gone_on_with_and_names_no_machine(tmp_path, name, layers):
-    folder = conftest.REPOSITORY / "checkpoints" / name
+def test_the_landed_state_can_be_gone_on_with_and_names_no_machine(tmp_path):
+    folder = conftest.REPOSITORY / "checkpoints" / "small"
     for path in folder.rglob("*"):
         if path.name in ("commit_success.txt", "metadata"):
             assert not re.search(r"[\s\"]/\w+/", path.read_text()), path
     _copy(folder, tmp_path)
     loaded = checkpoint.load(tmp_path)
-    assert loaded.config.model.num_layers == layers
+    assert loaded.config.model.num_layers == 20
     manager = checkpoint.open_run(tmp_path)
     restored = checkpoint.restore(manager, loaded.config, devices.make_mesh(1), "")  # of whatever pieces
     manager.close()
