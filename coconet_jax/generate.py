@@ -24,8 +24,9 @@ from coconet_jax import samples as samples_lib
 from coconet_jax import weights as weights_lib
 
 WINDOW_STEPS = 512  # longer pieces go through the network in windows
-# Chains at once on a device, where memory allows: a core gains nothing from more, an accelerator little.
-_MOST_ON_CPU = 32
+# At once on a device, where memory allows: a core is fastest with what stays in its cache (docs/performance.md), though
+# not with one chain alone; an accelerator gains little from more chains.
+_STEPS_ON_CPU = 256
 _MOST = 512
 
 ATTEMPTS = 8  # at drawing a chain that came out like another
@@ -81,7 +82,7 @@ def default_micro_batch(num_samples: int, steps: int, net: config_lib.Model) -> 
     """
     most, share = _MOST, num_samples
     if devices.on_cpu():
-        most, share = _MOST_ON_CPU, -(-num_samples // len(jax.local_devices()))
+        most, share = max(_STEPS_ON_CPU // steps, 2), -(-num_samples // len(jax.local_devices()))
     # Scores of all steps as one-hot floats, some at a time, and what the network holds of the longest window.
     scores = 8 * 4 * pianoroll.NUM_PITCHES * pianoroll.NUM_VOICES * steps
     a_chain = scores + model.step_bytes(net) * min(steps, 2 * WINDOW_STEPS)

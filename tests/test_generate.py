@@ -204,15 +204,16 @@ def test_long_pieces_are_the_same_in_windows(tiny_config, tiny_variables, monkey
 def test_micro_batches_suit_the_machine_and_the_length(monkeypatch):
     net = config.Model(num_filters=128, dtype="float32")
     monkeypatch.setattr(devices, "memory_bytes", lambda: 4 << 30)
-    assert generate.default_micro_batch(1000, 64, net) == 32
+    assert generate.default_micro_batch(1000, 64, net) == 4 and generate.default_micro_batch(1000, 16, net) == 16
     # Eight cores share few samples among them; devices that have none are left out.
     assert generate.default_micro_batch(20, 64, net) == 3 and generate.num_devices(20, 3) == 7
     assert generate.default_micro_batch(3, 64, net) == 1 and generate.num_devices(3, 1) == 3
+    assert generate.default_micro_batch(1000, 1024, net) == 2
+    assert generate.default_micro_batch(1000, 10**7, net) == 1
+    monkeypatch.setattr(devices, "on_cpu", lambda: False)
     a_window = 1024 * (8 * 46 * 128 * 4 + 8 * 4 * 46 * 4)
     assert generate.default_micro_batch(1000, 1024, net) == (2 << 30) // a_window == 10
     assert generate.default_micro_batch(1000, 8192, net) == 8  # longer pieces go in windows, their scores do not
-    assert generate.default_micro_batch(1000, 10**7, net) == 1
-    monkeypatch.setattr(devices, "on_cpu", lambda: False)
     assert generate.default_micro_batch(20, 64, net) == 20 and generate.num_devices(20, 20) == 1
     assert generate.default_micro_batch(10**4, 64, net) == (2 << 30) // (a_window // 16) == 172
     half = dataclasses.replace(net, dtype="bfloat16")
