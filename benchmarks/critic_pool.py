@@ -133,6 +133,9 @@ def main() -> None:
     parser.add_argument(
         "--samples", metavar="NAME=PATH", action="append", default=[], help="other samples; again for more"
     )
+    parser.add_argument(
+        "--polished", metavar="NAME=PATH", action="append", default=[], help="polished samples; again for more"
+    )
     parser.add_argument("--num_samples", type=int, default=24, help="of each sampler (default: 24)")
     parser.add_argument(
         "--num_refilled", type=int, default=120, help="crops that each generator refills in each way (default: 120)"
@@ -143,7 +146,8 @@ def main() -> None:
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
         # All that is named is looked for before anything is drawn.
-        generators, others = [named(word) for word in args.generators], [named(word) for word in args.samples]
+        generators = [named(word) for word in args.generators]
+        others = [(*named(word), False) for word in args.samples] + [(*named(word), True) for word in args.polished]
         drawn = [named(args.rows)] if args.rows else []
         for flag, least in (("num_samples", 1), ("num_refilled", 3)):
             if getattr(args, flag) < least:
@@ -158,9 +162,9 @@ def main() -> None:
                 source = f"{name} {sampler.replace('_', ' ')} {calls}"
                 row = negatives.generated(made, source, name)
                 negatives.write_pool(folder / f"{name}_{path.stem}.npz", row)
-        for name, place in others:
+        for name, place, polished in others:
             source = f"{name} {place.stem}"
-            row = negatives.generated(cut(read_pitches(place)), source, name)
+            row = negatives.generated(cut(read_pitches(place)), source, name, polished=polished)
             negatives.write_pool(folder / f"{source}.npz".replace(" ", "_"), row)
         for number, (name, workdir) in enumerate(generators):
             loaded = checkpoint.load(str(workdir))

@@ -61,6 +61,11 @@ def test_weights_are_shared_out_level_by_level() -> None:
     )
     expected = [0.125, 0.125, 0.25, 0.03125, 0.03125, 0.0625, 0.125, 0.25]
     np.testing.assert_allclose(negatives.weigh(windows), expected)
+    # Polished samples weigh as much as all others of all generators together.
+    polished = negatives.generated(np.full((2, 2, 4), 60), "g polished", "g", polished=True)
+    found = negatives.weigh(negatives.join([windows, polished]))
+    np.testing.assert_allclose(found[-2:], 0.5 / 3 / 2)
+    np.testing.assert_allclose(found[3:7].sum(), 0.5 / 3)
 
 
 def test_a_late_voice_is_late() -> None:

@@ -17,6 +17,8 @@ from coconet_jax import pieces as pieces_lib
 from coconet_jax.judge import beats, sets
 
 REAL: Final = "real"
+GENERATED: Final = "generated"
+POLISHED: Final = "polished"  # samples that a critic has chosen among, passage by passage
 REFILLED: Final = "refilled"
 DAMAGED: Final = "damaged"
 _ODD: Final = (5, 7, 9, 10, 11, 13, 14, 15)
@@ -27,7 +29,7 @@ class Windows(NamedTuple):
 
     Attributes:
       pitches: MIDI pitches, no rests.
-      kind: "real", "generated", "refilled" or "damaged".
+      kind: "real", "generated", "polished", "refilled" or "damaged".
       source: of what sort, such as "small-14000 gibbs 32" or "damaged: voice late".
       generator: whose work it is: the name of a generator, "" for real and damaged ones.
       piece: the real piece that it is (in part), "split/name"; of samples a number, so that each is a piece of its own.
@@ -60,11 +62,11 @@ def join(parts: list[Windows]) -> Windows:
     return Windows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def generated(pitches: Integer[np.ndarray, "n t 4"], source: str, generator: str) -> Windows:
-    """Samples of a generator; those with rests are left out."""
+def generated(pitches: Integer[np.ndarray, "n t 4"], source: str, generator: str, *, polished: bool = False) -> Windows:
+    """Samples of a generator, polished by a critic or not; those with rests are left out."""
     pitches = pitches[(pitches != pianoroll.REST).all(axis=(1, 2))]
     piece = np.array([f"{source} {number}" for number in range(len(pitches))], dtype=np.str_)
-    return _labelled(pitches, "generated", source, generator, piece)
+    return _labelled(pitches, POLISHED if polished else GENERATED, source, generator, piece)
 
 
 def real_windows(pieces: pieces_lib.Pieces, split: str, steps: int, *, hop: int = 16) -> Windows:
@@ -143,7 +145,10 @@ def _counts(names: np.ndarray) -> Integer[np.ndarray, " k"]:
 
 def weigh(windows: Windows) -> Float[np.ndarray, " n"]:
     """Weights that sum to 1: half for real windows, all pieces alike; half for the others, kinds alike (generated,
-    refilled, damaged), within a kind all generators alike, and of each all sources."""
+    polished, refilled, damaged), within a kind all generators alike, and of each all sources.
+
+    Polished samples are a kind, few as they are: what a critic does not turn down in them polishing makes more of.
+    """
     levels = np.stack([windows.kind, windows.generator, windows.source])
     fake = _share(levels, windows.kind != REAL)
     real = _share(windows.piece[None], windows.kind == REAL)
