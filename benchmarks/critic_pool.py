@@ -3,9 +3,9 @@
   python benchmarks/critic_pool.py --data=chorales.npz --out=runs/critic_pool small-14000=runs/small
 
 Every generator is named and has a training run; each sampler below is a file in --out, and those that are there are not
-drawn again. Rows that benchmarks/samplers.py has drawn can join, --rows=small-4409=runs/samplers, and samples of
-anything else, --samples=lstm=DIR (a folder written by coconet_jax.sample or sequence_sample, or an npz with
-`pitches`). `negatives.read_pool` reads them all.
+drawn again. Rows that benchmarks/samplers.py has drawn can join, --rows=small-4409=runs/samplers, samples of anything
+else, --samples=lstm=DIR (a folder written by coconet_jax.sample or sequence_sample, or an npz with `pitches`), and
+those that a critic has polished, --polished=small=DIR. `negatives.read_pool` reads them all.
 """
 
 import argparse
