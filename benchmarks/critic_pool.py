@@ -163,7 +163,7 @@ def main() -> None:
                 row = negatives.generated(made, source, name)
                 negatives.write_pool(folder / f"{name}_{path.stem}.npz", row)
         for name, place, polished in others:
-            source = f"{name} {place.stem}"
+            source = f"{name} {place.name.removesuffix('.npz')}"
             row = negatives.generated(cut(read_pitches(place)), source, name, polished=polished)
             negatives.write_pool(folder / f"{source}.npz".replace(" ", "_"), row)
         for number, (name, workdir) in enumerate(generators):

@@ -66,6 +66,8 @@ def forward_flops(net: config_lib.Model, batch: int, steps: int) -> int:
     """Multiplications and additions of the convolutions of one forward pass, each counted; all else is left out."""
     total, channels = 0, 2 * pianoroll.NUM_VOICES
     for spec in model.layer_specs(net):
+        if net.pitch_mixing and channels == spec.features:
+            total += pianoroll.NUM_PITCHES * channels
         if spec.separable:
             splits = net.pointwise_splits if spec.features == net.num_filters else 1
             total += spec.kernel**2 * channels + channels * spec.features // splits
@@ -80,6 +82,8 @@ def cut_flops(net: config_lib.Model, batch: int) -> int:
     width, total, channels = sum(model.reach(net)) + 1, 0, 2 * pianoroll.NUM_VOICES
     for spec in model.layer_specs(net):
         width -= (spec.kernel - 1) * spec.dilation[0]
+        if net.pitch_mixing and channels == spec.features:
+            total += width * pianoroll.NUM_PITCHES * channels
         if spec.separable:
             splits = net.pointwise_splits if spec.features == net.num_filters else 1
             total += width * (spec.kernel**2 * channels + channels * spec.features // splits)

@@ -1,6 +1,6 @@
 """The same nets, loss and Gibbs step in PyTorch, timed against ours in turns, with the same weights and equal outputs.
 
-  python benchmarks/peer_torch.py --configs=configs/small.py --batch=16
+  python benchmarks/peer_torch.py --configs=configs/paper.py --batch=8
 
 Needs torch, which takes a GPU where both it and JAX have one. Written plainly but as PyTorch does best: channels last,
 inference mode, fused Adam, autocast (--dtype=bfloat16) or torch.compile (--torch_compile) where asked for. PyTorch's
@@ -301,7 +301,7 @@ def compare(
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", default="configs/small.py", help="recipes (default: configs/small.py)")
+    parser.add_argument("--configs", default="configs/paper.py", help="recipes (default: configs/paper.py)")
     parser.add_argument("--batch", type=measuring.rounds, default=16, help="crops or chains (default: 16)")
     parser.add_argument("--length", type=measuring.rounds, default=64, help="steps of each (default: 64)")
     parser.add_argument("--rounds", type=measuring.rounds, default=5, help="turns of each (default: 5)")

@@ -13,14 +13,14 @@ for given in "$chorales" "$earlier" "$lstm"; do
   [ -e "$given" ] || { echo "error: $given does not exist; give another" >&2; exit 2; }
 done
 
-draw() { python -m coconet_jax.sample --excerpt --num_samples=128 --bars=4 --seed=303 --formats=npz "$@"; }
+draw() { python -m coconet_jax.sample --excerpt --num_samples=128 --bars=4 --seed=404 --formats=npz "$@"; }
 draw --polish=2 --num_samples=256 --out="$out/polished"
 draw --polish=0 --out="$out/gibbs"
 draw --polish=0 --sampler=maskgit --num_steps=32 --out="$out/maskgit"
 draw --polish=0 --sampler=ancestral --out="$out/ancestral"
 draw --polish=0 --checkpoint="$earlier" --out="$out/earlier"
 for greedy in 0 0.5; do
-  python -m coconet_jax.sequence_sample --checkpoint="$lstm" --num_samples=128 --steps=64 --seed=303 --greedy=$greedy \
+  python -m coconet_jax.sequence_sample --checkpoint="$lstm" --num_samples=128 --steps=64 --seed=404 --greedy=$greedy \
     --out="$out/lstm_$greedy"
 done
 

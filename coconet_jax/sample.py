@@ -35,6 +35,7 @@ from coconet_jax.judge import critic as critic_lib
 from coconet_jax.judge import selection
 
 _RECORDS = 8  # parts of a run after which the bar moves
+_AT_ONCE = 64  # chains, in several micro-batches: so many that choosing and polishing seldom wait for the host
 _EXAMPLES = """examples:
   four chorales of four bars, as MIDI, MusicXML and pictures:
     python -m coconet_jax.sample --num_samples=4 --bars=4 --out=chorales
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         "--micro_batch",
         type=int,
         metavar="N",
-        help="samples at once on a device (default: what fits its memory, on CPU at most 32)",
+        help="samples at once on a device (default: what fits its memory, on CPU 256 steps of them, 2 at least)",
     )
     group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 256)")
     return parser
@@ -248,6 +249,7 @@ def _sample(args: argparse.Namespace) -> None:
         micro_batch=manifest["micro_batch"],
     )
     rows = plan.micro_batch * plan.num_devices
+    rows *= max(_AT_ONCE // rows, 1)
     calls, redraws = generate.num_calls(plan) * candidates, polish.num_calls(request.free, sweeps)
     one_batch = num_samples * candidates <= rows
     then = f", then up to {redraws} of passages that the critic chooses among (--polish)" if sweeps else ""

@@ -14,9 +14,10 @@ sys.path.insert(0, str(conftest.REPOSITORY / "benchmarks"))
 import measuring
 
 
-def test_counted_operations_are_those_of_the_convolutions(tiny_config):
+@pytest.mark.parametrize("pitch_mixing", [False, True])
+def test_counted_operations_are_those_of_the_convolutions(pitch_mixing):
     """XLA leaves out what falls into the padding and counts the elementwise rest."""
-    net = config.Model(num_layers=6, num_filters=16)
+    net = config.Model(num_layers=6, num_filters=16, pitch_mixing=pitch_mixing)
     variables = model.init(jax.random.key(0), net)
     roll, context, valid = jnp.zeros((2, 40, 46, 4)), jnp.ones((2, 40, 4), bool), jnp.ones((2, 40), bool)
     run = jax.jit(lambda variables, roll: model.make_predict(variables, net)(roll, context, valid))
