@@ -249,9 +249,9 @@ def _sample(args: argparse.Namespace) -> None:
         micro_batch=manifest["micro_batch"],
     )
     rows = plan.micro_batch * plan.num_devices
-    rows *= max(_AT_ONCE // rows, 1)
+    at_once = rows * max(_AT_ONCE // rows, 1)
     calls, redraws = generate.num_calls(plan) * candidates, polish.num_calls(request.free, sweeps)
-    one_batch = num_samples * candidates <= rows
+    one_batch = num_samples * candidates <= at_once
     then = f", then up to {redraws} of passages that the critic chooses among (--polish)" if sweeps else ""
     print(
         f"{num_samples} x {steps} steps, {calls} model calls each{then}, from step {loaded.step} of {named}", flush=True
@@ -295,7 +295,7 @@ def _sample(args: argparse.Namespace) -> None:
             manifest,
             shard_index=args.shard_index or 0,
             num_shards=args.num_shards or 1,
-            chains_at_once=None if args.alternatives or args.trace else max(rows // candidates, 1),
+            chains_at_once=None if args.alternatives or args.trace else max(at_once // candidates, 1),
             progress=not one_batch,
         )
         if args.trace and not trace:  # the samples were there already

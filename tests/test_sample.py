@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import symusic
 
-from coconet_jax import checkpoint, notation, pianoroll, sample, samples, score, state, weights
+from coconet_jax import checkpoint, errors, notation, pianoroll, sample, samples, score, state, weights
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +287,22 @@ def test_micro_batches_give_the_same_bytes(run, tmp_path, capsys):
         scores = [path.read_bytes() for path in sorted((tmp_path / str(size)).glob("*.mid"))]
         found.append((samples.load_samples(tmp_path / str(size)).pitches.tobytes(), scores))
     assert found[0] == found[1] == found[2] and len(found[0][1]) == 16
+
+
+def test_small_micro_batches_are_handed_on_many_at_once(run, tmp_path, capsys, monkeypatch):
+    """Choosing and polishing would else wait for the host after every few chains."""
+    asked: list[int] = []
+
+    def spy(*args: Any, chains_at_once: int, **flags: Any) -> None:
+        asked.append(chains_at_once)
+        raise errors.InputError("seen enough")
+
+    monkeypatch.setattr(sample.offline, "run", spy)
+    for number, words in enumerate((["--micro_batch=1"], ["--micro_batch=3"], ["--micro_batch=1", "--best_of=5"])):
+        request = [f"--checkpoint={run}", "--num_samples=200", "--bars=1", "--formats=npz", *words]
+        assert call(capsys, *request, f"--out={tmp_path}/{number}")[0] == 2
+    rows = 3 * jax.local_device_count()
+    assert asked == [64, 64 // rows * rows, 64 // 5]
 
 
 def test_alternatives_are_different(run, chorale, tmp_path, capsys):
