@@ -4,9 +4,10 @@
 
 Nothing here is measured. A pass through a net takes the longer of its operations at a share of a chip's peak and its
 bytes at the same share of the memory's: each layer reads its input and the skip and writes its output, in bfloat16.
-Channels fill up to a multiple of the matrix unit's side. Chains need no communication; a training step adds up the
-gradients of all chips, which moves twice their float32 bytes through each chip, unhidden. docs/scaling.md says where
-the chips' numbers are from.
+Channels fill up to a multiple of the matrix unit's side; layers over the whole pitch axis are a matrix of pitches for
+each channel, whose rows fill up so, and read their input and write their output once more. Chains need no
+communication; a training step adds up the gradients of all chips, which moves twice their float32 bytes through each
+chip, unhidden. docs/scaling.md says where the chips' numbers are from.
 """
 
 import argparse
@@ -74,8 +75,16 @@ def pass_seconds(net: config_lib.Model, chip: Chip, share: float) -> tuple[float
         for before, spec in zip(specs, specs[1:], strict=False)
     )
     cells = STEPS * pianoroll.NUM_PITCHES
+    mixing = [
+        spec.features
+        for before, spec in zip(specs, specs[1:], strict=False)
+        if net.pitch_mixing and before.features == spec.features
+    ]
+    pitches = padded(pianoroll.NUM_PITCHES, chip.side)
+    filled += sum(mixing) * pitches**2 // pianoroll.NUM_PITCHES
     operations = 2 * filled * cells
     moved = 2 * 3 * cells * sum(padded(spec.features, chip.side) * (2 if spec.separable else 1) for spec in specs)
+    moved += 2 * 2 * cells * sum(mixing)
     compute, memory = operations / chip.flops, moved / chip.memory
     return max(compute, memory) / share, "operations" if compute > memory else "memory"
 
