@@ -71,8 +71,8 @@ def sampler_of(text: str) -> tuple[str, config.Sample]:
     if not calls.isdecimal() or int(calls) < 2 or name not in ("", "maskgit"):
         raise errors.InputError(f"--calls={text}: use numbers of calls from 2 on, such as 96, or maskgit:32")
     if name:
-        return "MaskGIT", config.Sample("maskgit", num_steps=int(calls), temperature=settings.MASKGIT_TEMPERATURE)
-    return "annealed Gibbs", config.Sample(num_steps=int(calls) - 1)
+        return "MaskGIT", settings.usual("maskgit", num_steps=int(calls))
+    return "annealed Gibbs", settings.usual(num_steps=int(calls) - 1)
 
 
 def describe(name: str, made: Pitches, originals: Pitches, grid: int, calls: Any = "-", seconds: Any = "-") -> str:

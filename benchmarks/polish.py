@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import samplers
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, tasks, weights
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, settings, tasks, weights
 from coconet_jax.judge import composers, copies, critic, distances, ranking, rates, sets, theory
 
 STEPS = critic.STEPS
@@ -105,7 +105,12 @@ def main() -> None:
     parser.add_argument(
         "--passages", default="8x4x8", help="steps x candidates x calls [x coolness [x enough]] (default: 8x4x8)"
     )
-    parser.add_argument("--temperature", type=float, default=config.Sample().temperature, help="of all draws")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=settings.TEMPERATURES["gibbs"],
+        help="of all draws (default: the commands')",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--critic", default=str(critic.PATH), help="file of the critic that chooses (default: packaged)"

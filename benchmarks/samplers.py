@@ -129,7 +129,7 @@ def settings(name: str, calls: int) -> config.Sample | None:
         "ancestral, chronological": config.Sample("ancestral", num_steps=calls, order="chronological"),
         "ancestral Gibbs": config.Sample("ancestral_gibbs", num_steps=4, draws_per_call=max(512 // calls, 1)),
         "MaskGIT": dataclasses.replace(MASKGIT, num_steps=calls),
-        "MaskGIT, remasking": config.Sample("maskgit", num_steps=calls, temperature=settings_lib.MASKGIT_TEMPERATURE),
+        "MaskGIT, remasking": settings_lib.usual("maskgit", num_steps=calls),
     }
     if name in SWEPT:
         if rest < 8:

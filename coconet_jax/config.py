@@ -160,7 +160,7 @@ class Sample:
     # gibbs, upsample: steps after the first fill; 0: see gibbs.num_steps, about one per free variable. ancestral:
     # model calls; 0: one per free variable. ancestral_gibbs: blocks; 0: 8. maskgit: model calls; 0: 32.
     num_steps: int = 0
-    temperature: float = 0.99  # maskgit does best at 0.8, which is what the commands give it
+    temperature: float = 0.99  # the commands have settings.TEMPERATURES
     top_p: float = 1.0  # draw from the likeliest values that hold this share of the probability; 1: all
     greedy: tuple[float, float] = (0.0, 0.0)  # least and most careful chain's chance to take the likeliest in a call
     blocks: Literal["variables", "runs", "frames", "voices"] = "variables"  # gibbs: what joins a block as a whole

@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
-from typing import Final, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from coconet_jax import config as config_lib
 from coconet_jax import errors
 
-# Of those tried with 32 calls the KID is lowest at it (docs/sampling.md).
-MASKGIT_TEMPERATURE: Final = 0.8
+# What the commands draw at, where it is not the released code's: polished samples of Gibbs are nearer to Bach at 1.05
+# than at 0.99 (docs/results.md); of those tried with 32 calls of MaskGIT the KID is lowest at 0.8 (docs/sampling.md).
+TEMPERATURES: Final = {"gibbs": 1.05, "maskgit": 0.8}
 
 # What the help says of each setting; the rest is in config.Sample.
 _HELP = {
@@ -18,8 +19,9 @@ _HELP = {
     "num_steps": "Gibbs steps, or model calls (at most) of ancestral and maskgit: more is slower and better, of "
     "maskgit safer (default: one for each note to be written, at most those of 4 bars, and to harmonise half as many; "
     "maskgit 32)",
-    "temperature": f"below 1 careful, above 1 adventurous (default: {config_lib.Sample.temperature}; "
-    f"of maskgit {MASKGIT_TEMPERATURE})",
+    "temperature": "below 1 careful, above 1 adventurous (default: "
+    + "".join(f"{value} of {name}, " for name, value in TEMPERATURES.items())
+    + f"else {config_lib.Sample.temperature})",
     "top_p": "draw only from the likeliest notes that hold this share of the probability",
     "greedy": "chance that a call takes the likeliest notes instead of drawing: one number, or two such as 0,0.5 "
     "between which the samples are spread from adventurous to careful",
@@ -56,6 +58,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             group.add_argument(f"--{field.name}", type=kind, metavar="N" if kind is int else "X", help=text)
 
 
+def usual(sampler: Any = config_lib.Sample.sampler, **given: Any) -> config_lib.Sample:
+    """The settings of a sampler as the commands have them unless told otherwise."""
+    given.setdefault("temperature", TEMPERATURES.get(sampler, config_lib.Sample.temperature))
+    return config_lib.Sample(sampler, **given)
+
+
 def from_flags(args: argparse.Namespace) -> config_lib.Sample:
     """The settings that flags ask for; those that are not given have their defaults.
 
@@ -74,6 +82,4 @@ def from_flags(args: argparse.Namespace) -> config_lib.Sample:
     # A first share below the usual last one stays as it is.
     if "block_prob_max" in given and "block_prob_min" not in given:
         given["block_prob_min"] = min(config_lib.Sample.block_prob_min, given["block_prob_max"])
-    if given.get("sampler") == "maskgit":
-        given.setdefault("temperature", MASKGIT_TEMPERATURE)
-    return config_lib.Sample(**given)
+    return usual(**given)
