@@ -44,7 +44,7 @@ class Passages(NamedTuple):
       coolness: the plan's temperature is multiplied by it. What a few calls draw at its full height is rough, full of
         sixteenths; drawn more carefully, candidates still differ enough to choose from (docs/sampling.md).
       enough: passages in music of this score (with `judge_with`: log-odds less one standard deviation) are left as they
-        are. Without an end to it music becomes more careful than Bach's; a third of his windows reach this one
+        are. Without an end to it music becomes more careful than Bach's; half of his windows reach this one
         (docs/sampling.md).
     """
 
@@ -52,7 +52,7 @@ class Passages(NamedTuple):
     candidates: int = 4
     calls: int = 8
     coolness: float = 0.5
-    enough: float = 1.0
+    enough: float = 0.6
 
 
 PASSAGES: Final = Passages()
