@@ -75,8 +75,9 @@ class Coconet(nn.Module):
 
     def __init__(self, net: config_lib.Model):
         super().__init__()
-        if net.pitch_mixing:
-            raise errors.InputError("model.pitch_mixing=True: this peer has no such layer; choose another config")
+        if net.pitch_mixing or net.beat_steps:
+            name = f"model.pitch_mixing={net.pitch_mixing}, model.beat_steps={net.beat_steps}"
+            raise errors.InputError(f"{name}: this peer has no such layers; choose another config")
         specs = model.layer_specs(net)
         channels = [2 * pianoroll.NUM_VOICES, *(spec.features for spec in specs)]
         self.layers = nn.ModuleList([Layer(c, spec, net) for c, spec in zip(channels, specs, strict=False)])

@@ -50,6 +50,8 @@ class Model:
     # Not in the paper either: each layer that keeps the number of channels adds to its convolution one over the whole
     # pitch axis, channel by channel: every interval is then in reach of one layer, rather than of 48 (experiments.md).
     pitch_mixing: bool = False
+    # And not this: of how many steps a beat is, where the net is told which of them a step is; 0: it is not.
+    beat_steps: int = 0
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-7
     bn_scale_init: float = 0.1
@@ -87,7 +89,7 @@ class Train:
     # Steps in one compiled call; 0: 1 on CPU, 10 elsewhere; 1 where data are streamed. On accelerators no bit of the
     # result depends on it; on CPU, where the loop is slow, 1 has a program of its own, equal but for rounding.
     steps_per_dispatch: int = 0
-    init_from: str = ""  # a run's folder: start from its parameters
+    init_from: str = ""  # a run's folder: start from its parameters; its net may have fewer layers (model.extend)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +277,10 @@ def from_mapping(mapping: Mapping[str, Any] | ml_collections.ConfigDict) -> Conf
     """
     config = build(Config, mapping)
     _validate_model(config.model)
+    beat, data = config.model.beat_steps, config.data
+    _require(beat in (0, data.steps_per_quarter), "model.beat_steps", beat, f"use {data.steps_per_quarter} or 0")
+    for name, steps in (("data.crop_grid", crop_grid(data)), ("data.crop_steps", data.crop_steps)):
+        _require(not beat or steps % beat == 0, name, steps, f"use a multiple of model.beat_steps={beat}")
     return config
 
 

@@ -114,7 +114,7 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
             pitches[row] = np.where(where, chord, pitches[row])
         # Nothing of it is struck: where the same note comes before, it is the longer for it.
         onset, free = np.array(begun.onset) & ~where, np.array(begun.free) & ~where
-        return tasks.Given(pitches.astype(np.int8), onset, free, begun.ends)
+        return begun._replace(pitches=pitches.astype(np.int8), onset=onset, free=free)
 
     close(0, np.arange(1))  # complaints come before the work
     return made._replace(in_turn=request.in_turn, vary=close, ends=request.ends)
@@ -175,11 +175,10 @@ def _fixed(
 
     def varied(seed: int, ids: Int[np.ndarray, " n"]) -> tasks.Given:
         chains = vary(seed, ids)
-        return tasks.Given(
-            np.where(where, pitches, chains.pitches).astype(np.int8),
-            np.where(where, onset, chains.onset),
-            chains.free & ~where,
-            chains.ends,
+        return chains._replace(
+            pitches=np.where(where, pitches, chains.pitches).astype(np.int8),
+            onset=np.where(where, onset, chains.onset),
+            free=chains.free & ~where,
         )
 
     return made._replace(vary=varied)

@@ -257,7 +257,7 @@ def _run_batch(
         keys = _keys(plan.seed, ids, number, attempt)
         chains = jax.device_put(samplers.Chains(keys, pitches, begun.free & free, valid), by_row)
         greedy = jax.device_put(drawing.spread_greedy(ids, *plan.settings.greedy), by_row)
-        ends = jax.device_put(np.array(begun.ends), by_row)
+        ends, first = jax.device_put((np.array(begun.ends), np.array(begun.first)), by_row)
         state = _compiled_start(mesh)(chains)
         for phase in _phases(plan, free):
             share = len(phase.inputs.number) / calls
@@ -268,7 +268,7 @@ def _run_batch(
                 how = (phase.kind, phase.draws, live is not None, with_ends(plan))
                 run = _compiled(mesh, plan.model, plan.settings, *how)
                 alive = np.ones_like(inputs.number, bool) if live is None else live[part : part + 1]
-                state, trace = run(weights, chains, prior, greedy, ends, state, inputs, alive)
+                state, trace = run(weights, chains, prior, greedy, (ends, first), state, inputs, alive)
                 if records > 1:
                     jax.block_until_ready(trace)
                 report(int(alive.sum()) / calls)
@@ -307,13 +307,18 @@ def _compiled(
         chains: samplers.Chains,
         prior: steering.Steering,
         greedy: jax.Array,
-        ends: jax.Array,
+        places: tuple[jax.Array, jax.Array],
         state: samplers.State,
         inputs: samplers.Inputs,
         live: jax.Array,
     ) -> tuple[samplers.State, jax.Array]:
-        predict = model.in_windows(model.make_predict(weights, config), model.reach(config), WINDOW_STEPS)
-        predict = model.between_silences(predict, ends) if between else predict
+        ends, first = places
+        network = model.in_windows(model.make_predict(weights, config), model.reach(config), WINDOW_STEPS)
+        network = model.between_silences(network, ends) if between else network
+
+        def predict(roll: jax.Array, context: jax.Array, valid: jax.Array) -> jax.Array:
+            return network(roll, context, valid, first)
+
         rule = drawing.Rule(prior.bias, prior.temperature, greedy, settings.top_p)
         phase = samplers.Phase(kind, draws, inputs)
         return samplers.run(predict, chains, rule, settings, phase, state, live if padded else None)

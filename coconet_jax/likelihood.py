@@ -33,11 +33,13 @@ class Corpus(NamedTuple):
       pitches: MIDI pitches, -1 = rest, -1 past a piece's end.
       lengths: steps of each piece.
       number: of each piece; with the seed and the ordering's number it settles the ordering.
+      pickup: steps of each piece before a beat.
     """
 
     pitches: Int8[AnyArray, "n t i"]
     lengths: Int32[AnyArray, " n"]
     number: Int32[AnyArray, " n"]
+    pickup: Int32[AnyArray, " n"]
 
 
 class Rows(NamedTuple):
@@ -59,11 +61,13 @@ class Windows(NamedTuple):
     """The steps around a frame that the network's logits at the frame depend on.
 
     Attributes:
+      first: the first step's place in its piece, counted from a beat.
       time: of each step in its piece; -1 outside of it.
       pitches: MIDI pitches, -1 = rest or outside.
       inside: True inside the piece.
     """
 
+    first: Int32[Array, " r"]
     time: Int32[Array, "r w"]
     pitches: Int8[Array, "r w i"]
     inside: Bool[Array, "r w"]
@@ -86,7 +90,8 @@ def windows(corpus: Corpus, rows: Rows, reach: tuple[int, int]) -> Windows:
     inside = (times >= 0) & (times < corpus.lengths[rows.piece][:, None])
     notes = corpus.pitches[rows.piece[:, None], jnp.clip(times, 0, corpus.pitches.shape[1] - 1)]
     pitches = jnp.where(inside[..., None], notes, pianoroll.REST).astype(jnp.int8)
-    return Windows(jnp.where(inside, times, -1).astype(jnp.int32), pitches, inside)
+    first = times[:, 0] - corpus.pickup[rows.piece]
+    return Windows(first, jnp.where(inside, times, -1).astype(jnp.int32), pitches, inside)
 
 
 def score_rows(
@@ -136,7 +141,7 @@ def score_rows(
         voice = by_rank[:, place]
         context = around.inside[..., None] & (near < own[row, voice][:, None, None])
         notes = around.pitches.at[:, before].set(seen)
-        logits = predict_step(pianoroll.from_pitches(notes), context, around.inside)
+        logits = predict_step(pianoroll.from_pitches(notes), context, around.inside, around.first)
         log_probs = jax.nn.log_softmax(logits[row, :, voice], axis=-1)
         true = truth[row, voice]
         at = jnp.maximum(true - pianoroll.MIN_PITCH, 0).astype(jnp.int32)

@@ -5,7 +5,8 @@ over the weights and is all that sampling and evaluation see.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+import dataclasses
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from flax import linen as nn
 import jax
@@ -20,8 +21,25 @@ Predict = Callable[
     [Float[Array, "b t p i"], Bool[Array, "b t i"], Bool[Array, "b t"]],
     Float[Array, "b t p i"],
 ]
+First = Int[Array, " b"] | Int[Array, ""] | int  # the place of the first step in its piece, in steps
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A `Predict` that may be told where in their pieces its scores begin; unless told otherwise with a beat."""
+
+    def __call__(
+        self,
+        roll: Float[Array, "b t p i"],
+        context: Bool[Array, "b t i"],
+        valid: Bool[Array, "b t"],
+        first: First = 0,
+        /,
+    ) -> Float[Array, "b t p i"]: ...
+
+
 PredictStep = Callable[
-    [Float[Array, "b w p i"], Bool[Array, "b w i"], Bool[Array, "b w"]],
+    [Float[Array, "b w p i"], Bool[Array, "b w i"], Bool[Array, "b w"], Int[Array, " b"]],
     Float[Array, "b p i"],
 ]
 SILENCE_STEPS: Final = 4  # given around a piece that begins and ends
@@ -192,6 +210,7 @@ class Coconet(nn.Module):
         context: Bool[Array, "b t i"],
         valid: Bool[Array, "b t"],
         train: bool,
+        first: First = 0,
     ) -> Float[Array, "b s p i"]:
         dtype = compute_dtype(self.config)
         given = jnp.broadcast_to((context & valid[..., None])[:, :, None, :], roll.shape).astype(dtype)
@@ -210,15 +229,26 @@ class Coconet(nn.Module):
             activate = n < len(specs) - 1
             layer = layer_class(spec, self.config, activate, self.axis_name, self.narrow, name=f"layer_{n:02d}")
             x = layer(x, skip if ends_pair else None, valid, train)
-            if n == 0 and self.config.pitch_embedding:
-                rows = self.param("pitch_embedding", nn.initializers.zeros, (roll.shape[2], spec.features))
-                x = (x + rows[None, None].astype(dtype)) * valid[:, :, None, None].astype(dtype)
+            if n == 0 and (self.config.pitch_embedding or self.config.beat_steps):
+                begins = first + (_reach_of(spec)[0] if self.narrow else 0)
+                x = self._place(x, begins) * valid[:, :, None, None].astype(dtype)
         logits = x.astype(jnp.float32)
         if self.config.pitch_embedding:
             bias = self.param("pitch_bias", nn.initializers.zeros, roll.shape[2:])
             # Adam moves a parameter by at most its rate a step, and an offset has nats to go: ten times as fast.
             logits = (logits + 10 * bias[None, None]) * valid[:, :, None, None]
         return logits
+
+    def _place(self, x: Float[Array, "b t p f"], first: First) -> Float[Array, "b t p f"]:
+        """Adds the learned offsets of pitches, and of the steps of a beat."""
+        if self.config.pitch_embedding:
+            x = x + self.param("pitch_embedding", nn.initializers.zeros, x.shape[2:])[None, None].astype(x.dtype)
+        if count := self.config.beat_steps:
+            offsets = self.param("beat_embedding", nn.initializers.zeros, (count, x.shape[-1])).astype(x.dtype)
+            # A product and no lookup: its gradient is one too.
+            steps = (jnp.reshape(jnp.asarray(first), (-1, 1)) + jnp.arange(x.shape[1])[None]) % count
+            x = x + (jax.nn.one_hot(steps, count, dtype=x.dtype) @ offsets)[:, :, None]
+        return x
 
 
 def _crop(x: Array, spec: LayerSpec) -> Array:
@@ -231,6 +261,50 @@ def init(key: Key[Array, ""], config: config_lib.Model) -> Variables:
     roll = jnp.zeros((1, 4, pianoroll.NUM_PITCHES, pianoroll.NUM_VOICES))
     flags = jnp.ones((1, 4, pianoroll.NUM_VOICES), bool)
     return jax.jit(lambda k: Coconet(config).init(k, roll, flags, flags[..., 0], train=False))(key)
+
+
+def extend(
+    variables: Variables, config: config_lib.Model, wanted: config_lib.Model, key: Key[Array, ""]
+) -> Variables | None:
+    """The same function by a larger net, to train on: one of more layers, or one that knows beats.
+
+    New layers come in pairs before the last three, and each pair adds nothing to what it is given until it is trained:
+    the scale of its second BatchNorm is 0.
+
+    Args:
+      variables: of the smaller net.
+      config: of the smaller net.
+      wanted: of the larger one.
+      key: of the new layers' kernels.
+
+    Returns:
+      None where `wanted` is no such net.
+    """
+    more, split = wanted.num_layers - config.num_layers, config.num_layers - 3
+    specs, old = layer_specs(wanted), layer_specs(config)
+    known = dataclasses.replace(config, num_layers=wanted.num_layers, dilations=wanted.dilations)
+    if config.beat_steps == 0:
+        known = dataclasses.replace(known, beat_steps=wanted.beat_steps)
+    # Pairs begin with odd layers: in a net of an odd number of them a new pair would tear another apart.
+    if (
+        known != wanted
+        or more < 0
+        or more % 2
+        or (more and split % 2 == 0)
+        or specs[:split] + specs[split + more :] != old
+    ):
+        return None
+    fresh = init(key, wanted)
+    for kind, values in fresh.items():
+        for name in values:
+            number = int(name.removeprefix("layer_")) if name.startswith("layer_") else -1
+            if split <= number < split + more:
+                if kind == "params" and number % 2 == 0:
+                    values[name]["norm"]["scale"] = jnp.zeros_like(values[name]["norm"]["scale"])
+                continue
+            stored = f"layer_{number - more:02d}" if number >= split + more else name
+            values[name] = variables[kind].get(stored, values[name])  # what is not there, of beats, begins at nothing
+    return fresh
 
 
 def _sum_inside(x: Float[Array, "b t p c"], valid: Bool[Array, "b t"]) -> Float[Array, " c"]:
@@ -251,6 +325,7 @@ def apply(
     *,
     train: bool,
     axis_name: str | None = None,
+    first: First = 0,
 ) -> tuple[Float[Array, "b t p i"], Variables]:
     """Logits over pitch for every variable, and the BatchNorm statistics.
 
@@ -262,25 +337,27 @@ def apply(
       valid: True inside the piece; all else is treated as if it were not there.
       train: normalise by the batch and update the statistics, rather than use them.
       axis_name: the mapped axis over which the batch's statistics are taken, if any.
+      first: place of the first step in its piece, which begins with a beat; any multiple of a beat (`beat_steps`) more
+        or less is the same.
 
     Returns:
       Float32 logits, and batch_stats (updated where `train`).
     """
     module = Coconet(config, axis_name)
     if train:
-        logits, updates = module.apply(variables, roll, context, valid, train=True, mutable=["batch_stats"])
+        logits, updates = module.apply(variables, roll, context, valid, True, first, mutable=["batch_stats"])
         return logits, updates["batch_stats"]
-    predicted: Any = module.apply(variables, roll, context, valid, train=False)
+    predicted: Any = module.apply(variables, roll, context, valid, False, first)
     return predicted, variables["batch_stats"]
 
 
-def make_predict(variables: Variables, config: config_lib.Model) -> Predict:
-    """`predict(roll, context, valid) -> logits`: the network as sampling and evaluation see it."""
+def make_predict(variables: Variables, config: config_lib.Model) -> Network:
+    """`predict(roll, context, valid, first=0) -> logits`: the network as sampling and evaluation see it."""
 
     def predict(
-        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"], first: First = 0, /
     ) -> Float[Array, "b t p i"]:
-        return apply(variables, config, roll, context, valid, train=False)[0]
+        return apply(variables, config, roll, context, valid, train=False, first=first)[0]
 
     return predict
 
@@ -288,22 +365,22 @@ def make_predict(variables: Variables, config: config_lib.Model) -> Predict:
 def make_predict_step(variables: Variables, config: config_lib.Model) -> PredictStep:
     """The network as evaluation sees it: the logits of one step from the steps they depend on, and nothing else.
 
-    `predict_step(roll, context, valid) -> logits` takes windows of before + 1 + after steps (`reach(config)`) around
-    the step. They are the logits of the whole piece, at about half the work that the window would take: of each layer
-    only the steps are computed that the step still depends on.
+    `predict_step(roll, context, valid, first) -> logits` takes windows of before + 1 + after steps (`reach(config)`)
+    around the step, the first of which is step `first` of the piece. They are the logits of the whole piece, at about
+    half the work that the window would take: of each layer only the steps are computed that the step still depends on.
     """
 
     def predict_step(
-        roll: Float[Array, "b w p i"], context: Bool[Array, "b w i"], valid: Bool[Array, "b w"]
+        roll: Float[Array, "b w p i"], context: Bool[Array, "b w i"], valid: Bool[Array, "b w"], first: Int[Array, " b"]
     ) -> Float[Array, "b p i"]:
         module = Coconet(config, narrow=True)
-        logits: Any = module.apply(variables, roll, context, valid, train=False)
+        logits: Any = module.apply(variables, roll, context, valid, False, first)
         return logits[:, 0]
 
     return predict_step
 
 
-def between_silences(predict: Predict, ends: Bool[Array, "b 2"]) -> Predict:
+def between_silences(predict: Network, ends: Bool[Array, "b 2"]) -> Network:
     """The same function of scores that begin with their first step, or end with their last, or both.
 
     To a network whose crops showed how pieces begin and end (`data.ends`), silence that is given tells of it. Where a
@@ -315,7 +392,7 @@ def between_silences(predict: Predict, ends: Bool[Array, "b 2"]) -> Predict:
     """
 
     def predict_between(
-        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"], first: First = 0, /
     ) -> Float[Array, "b t p i"]:
         rows = ends.shape[0]  # a symbol, in a program for any number (export.py)
         before, after = (jnp.broadcast_to(ends[:, n : n + 1], (rows, SILENCE_STEPS)) for n in (0, 1))
@@ -325,13 +402,14 @@ def between_silences(predict: Predict, ends: Bool[Array, "b 2"]) -> Predict:
             jnp.pad(roll, ((0, 0), (SILENCE_STEPS, SILENCE_STEPS), (0, 0), (0, 0))),
             jnp.concatenate([sides[0], context, sides[1]], axis=1),
             jnp.concatenate([before, valid, after], axis=1),
+            first - SILENCE_STEPS,
         )
         return logits[:, SILENCE_STEPS:-SILENCE_STEPS]
 
     return predict_between
 
 
-def in_windows(predict: Predict, reach: tuple[int, int], window_steps: int) -> Predict:
+def in_windows(predict: Network, reach: tuple[int, int], window_steps: int) -> Network:
     """The same function of scores of any length, in memory that does not grow with it.
 
     Logits are computed for one window after another, each with as much of the piece around it as they depend on, so
@@ -345,18 +423,19 @@ def in_windows(predict: Predict, reach: tuple[int, int], window_steps: int) -> P
     before, after = reach
 
     def predict_in_windows(
-        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+        roll: Float[Array, "b t p i"], context: Bool[Array, "b t i"], valid: Bool[Array, "b t"], first: First = 0, /
     ) -> Float[Array, "b t p i"]:
         steps = roll.shape[1]
         if steps <= window_steps + before + after:
-            return predict(roll, context, valid)
+            return predict(roll, context, valid, first)
         count = -(-steps // window_steps)
         around = (before, count * window_steps - steps + after)
         padded = [jnp.pad(x, [(0, 0), around] + [(0, 0)] * (x.ndim - 2)) for x in (roll, context, valid)]
 
         def one(start: Int[Array, ""]) -> Float[Array, "b w p i"]:
             size = before + window_steps + after
-            part = predict(*(jax.lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in padded))
+            notes, given, inside = (jax.lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in padded)
+            part = predict(notes, given, inside, first + start - before)
             return part[:, before : before + window_steps]
 
         parts = jax.lax.map(one, jnp.arange(count) * window_steps)

@@ -108,7 +108,7 @@ def polish(
       report: called with the share of the work done since it was last called.
     """
     begun = tasks.start(plan.request, plan.seed, ids)
-    free, ends = np.array(begun.free), np.array(begun.ends)
+    free, ends, first = (np.array(part) for part in (begun.free, begun.ends, begun.first))
     pitches = pitches.copy()
     # One prior serves all passages of a round.
     side_by_side = plan.prior is None or all((each == each[:1]).all() for each in plan.prior)
@@ -118,7 +118,8 @@ def polish(
         for starts in each:
             entropy = [plan.seed, sweep, starts[0] + passages.steps] + [attempt] * bool(attempt)
             seed = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
-            _redraw(judge, plan._replace(seed=int(seed)), pitches, free, ends, ids, starts, most, passages)
+            drawing = plan._replace(seed=int(seed))
+            _redraw(judge, drawing, pitches, free, ends, first, ids, starts, most, passages)
             report(len(starts) / num_redraws(np.asarray(plan.request.free), sweeps, passages))
     return pitches
 
@@ -209,6 +210,7 @@ def _redraw(
     pitches: Int16[np.ndarray, "n t 4"],
     free: Bool[np.ndarray, "n t 4"],
     ends: Bool[np.ndarray, "n 2"],
+    first: Integer[np.ndarray, " n"],
     ids: Integer[np.ndarray, " n"],
     starts: list[int],
     most: int,
@@ -233,11 +235,12 @@ def _redraw(
         return
     blank = np.where(open_, pianoroll.REST, context).astype(np.int8)
     at_ends = ends[:, None] & np.array([(w.start == 0, w.stop == steps) for w in windows])
+    firsts = first[:, None] + np.array([w.start for w in windows], np.int32)
 
     def vary(seed: int, chains: np.ndarray) -> tasks.Given:
         numbers, places = np.divmod(chains // passages.candidates, most)
         at = order[np.searchsorted(ids[order], numbers)], places
-        return tasks.Given(blank[at], np.zeros(blank[at].shape, bool), open_[at], at_ends[at])
+        return tasks.Given(blank[at], np.zeros(blank[at].shape, bool), open_[at], at_ends[at], firsts[at])
 
     heard = [_window(start, passages, WINDOW_STEPS, steps) for start in starts]
     standing = np.stack([pitches[:, window] for window in heard], axis=1)

@@ -20,12 +20,14 @@ class Subject(NamedTuple):
       number: of each piece, which settles its orderings.
       source: where they come from, to be printed.
       split: of a data set, else "".
+      pickup: steps of each piece before a beat; those of data sets begin with one.
     """
 
     pieces: pieces.Pieces
     number: Int32[np.ndarray, " n"]
     source: str
     split: str = ""
+    pickup: int = 0
 
 
 def from_flags(args: argparse.Namespace, trained: config_lib.Data) -> tuple[Subject, score.Score | None]:
@@ -41,7 +43,7 @@ def from_flags(args: argparse.Namespace, trained: config_lib.Data) -> tuple[Subj
         for remark in piece.remarks if devices.is_lead() else ():
             print(f"note: {remark}")
         one = pieces.from_arrays([piece.pitches], [pathlib.Path(args.score).name])
-        return Subject(one, np.zeros(1, np.int32), args.score), piece
+        return Subject(one, np.zeros(1, np.int32), args.score, pickup=piece.pickup_steps), piece
     if args.samples:
         made = samples.load_samples(args.samples)
         _check_grid(made.steps_per_quarter, grid, f"--samples={args.samples}")
@@ -51,7 +53,8 @@ def from_flags(args: argparse.Namespace, trained: config_lib.Data) -> tuple[Subj
             found = f"pitch {outside[0]}, outside {lowest}..{highest}" if outside.size else "no notes"
             raise errors.InputError(f"--samples={args.samples} holds {found}; give notes from {lowest} to {highest}")
         split = pieces.from_arrays(list(made.pitches), [f"sample {n}" for n in made.sample_id.tolist()])
-        return Subject(split, made.sample_id.astype(np.int32), f"samples in {args.samples}"), None
+        number = made.sample_id.astype(np.int32)
+        return Subject(split, number, f"samples in {args.samples}", pickup=made.pickup_steps), None
     chosen = {name: getattr(args, name) for name in ("dataset", "source", "data_dir") if getattr(args, name)}
     path = args.data or ("" if chosen else trained.path)
     if path and not args.data and not storage.place(path).exists():

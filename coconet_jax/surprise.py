@@ -35,7 +35,7 @@ def predict_cells(
     hidden = (around.time >= cells.frame[:, None]) & (around.time < cells.end[:, None])
     own = jnp.arange(corpus.pitches.shape[2])[None] == cells.voice[:, None]
     context = around.inside[..., None] & ~(hidden[..., None] & own[:, None, :])
-    logits = predict_step(pianoroll.from_pitches(around.pitches), context, around.inside)
+    logits = predict_step(pianoroll.from_pitches(around.pitches), context, around.inside, around.first)
     return jax.nn.log_softmax(logits[jnp.arange(len(cells.frame)), :, cells.voice], axis=-1)
 
 
@@ -61,7 +61,8 @@ def find(
         [(step, voice, end) for voice, start, end, _ in spans for step in range(start, end)], np.int32
     ).reshape(-1, 3)
     corpus = likelihood.Corpus(
-        jnp.asarray(piece.pitches[None], jnp.int8), jnp.array([len(piece.pitches)], jnp.int32), jnp.zeros(1, jnp.int32)
+        jnp.asarray(piece.pitches[None], jnp.int8),
+        *(jnp.array([number], jnp.int32) for number in (len(piece.pitches), 0, piece.pickup_steps)),
     )
     found = np.empty((len(table), pianoroll.NUM_PITCHES), np.float32)
     for first in range(0, len(table), batch_size):

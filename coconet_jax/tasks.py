@@ -28,12 +28,14 @@ class Given(NamedTuple):
       onset: where given notes are struck.
       free: what the model writes.
       ends: which of the request's ends these chains have; None: all.
+      first: steps from a beat to the first step, before it where negative; None: as the request's pickup has it.
     """
 
     pitches: Int8[np.ndarray, "n t 4"]
     onset: Bool[np.ndarray, "n t 4"]
     free: Bool[np.ndarray, "n t 4"]
     ends: Bool[np.ndarray, "n 2"] | None = None
+    first: Int[np.ndarray, " n"] | None = None
 
 
 class Request(NamedTuple):
@@ -63,16 +65,18 @@ def excerpt(request: Request) -> Request:
 def start(request: Request, seed: int, ids: Int[np.ndarray, " n"]) -> Given:
     """Where the chains of these numbers start."""
     ends = np.broadcast_to(request.ends, (len(ids), 2))
+    first = np.full(len(ids), -request.given.pickup_steps, np.int32)
     if request.vary is not None:
         given = request.vary(seed, ids)
-        return given._replace(ends=ends if given.ends is None else ends & given.ends)
+        ends = ends if given.ends is None else ends & given.ends
+        return given._replace(ends=ends, first=first if given.first is None else given.first)
     shape = (len(ids), *request.free.shape)
     # A voice whose turn has not come yet is context for the others, with its old notes.
     blank = request.free & (not request.in_turn)
     pitches = np.where(blank, pianoroll.REST, request.given.pitches).astype(np.int8)
     onset = request.given.onset & ~request.free
     pitches, onset, free = (np.broadcast_to(part, shape) for part in (pitches, onset, request.free))
-    return Given(pitches, onset, free, ends)
+    return Given(pitches, onset, free, ends, first)
 
 
 def generator(seed: int, number: int) -> np.random.Generator:

@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 import numpy as np
 
-from coconet_jax import checkpoint, data, devices, errors, files, loop, steps, storage
+from coconet_jax import checkpoint, data, devices, errors, files, loop, model, steps, storage
 from coconet_jax import config as config_lib
 from coconet_jax import state as state_lib
 from coconet_jax import weights as weights_lib
@@ -202,20 +202,24 @@ def _initial_state(config: Any, kind: checkpoint.Kind[Any] = checkpoint.COCONET)
     if not config.train.init_from:
         return state_lib.begin(kind.init(key, config.model), config.train)
     loaded = checkpoint.load_kind(kind, config.train.init_from)
+    ignored = ("dtype", "remat", "bn_momentum", "bn_scale_init")
     wanted, stored = dataclasses.asdict(config.model), dataclasses.asdict(loaded.config.model)
+    stored |= {name: wanted[name] for name in ignored if name in wanted}
     differing = [f"model.{k}={wanted[k]!r}, there {stored[k]!r}" for k in wanted if wanted[k] != stored[k]]
+    variables = loaded.variables
+    if differing and kind is checkpoint.COCONET:
+        larger = model.extend(variables, config_lib.Model(**stored), config.model, key)
+        variables, differing = (variables, differing) if larger is None else (larger, [])
     if loaded.config.data.steps_per_quarter != config.data.steps_per_quarter:
         differing.append(
             f"data.steps_per_quarter={config.data.steps_per_quarter}, there {loaded.config.data.steps_per_quarter}"
         )
-    ignored = ("model.dtype", "model.remat", "model.bn_momentum", "model.bn_scale_init")
-    differing = [line for line in differing if not line.startswith(ignored)]
     if differing:
         raise errors.InputError(
             f"train.init_from={config.train.init_from} holds another network: {'; '.join(differing)}; "
-            "use the same model settings"
+            "use the same model settings, or more layers by a multiple of two"
         )
-    return state_lib.begin(loaded.variables, config.train)
+    return state_lib.begin(variables, config.train)
 
 
 def _rows_of_process(batch_size: int, mesh: devices.Mesh) -> np.ndarray:

@@ -103,6 +103,7 @@ BAD_VALUES = [
     ("data.transpose", "up", "use one of none, pitch, voice"),
     ("data.steps_per_quarter", 3, "use 4, 2 or 1"),
     ("data.crop_grid", -1, "use 0 or more"),
+    ("model.beat_steps", 2, "use 4 or 0"),
     ("model.architecture", "deep", "use one of straight, separable"),
     ("model.dtype", "float16", "use one of auto, float32, bfloat16"),
     ("model.num_layers", 3, "use 4 or more"),
@@ -191,6 +192,13 @@ def test_flatten_has_dotted_names():
     assert flat["train.seed"] == 7
     assert flat["parallel"] == "auto"
     assert not any(isinstance(value, dict) for value in flat.values())
+
+
+def test_crops_begin_with_a_beat_where_the_net_knows_beats():
+    config.from_mapping({"model": {"beat_steps": 4}, "data": {"crop_grid": 8}})
+    for name, value in (("crop_grid", 2), ("crop_steps", 18)):
+        with pytest.raises(errors.InputError, match=rf"data\.{name}={value}: use a multiple of model\.beat_steps=4"):
+            config.from_mapping({"model": {"beat_steps": 4}, "data": {name: value}})
 
 
 def test_crop_grid_defaults_to_a_quarter():

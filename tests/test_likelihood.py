@@ -29,7 +29,8 @@ def lively(tiny_variables) -> Any:
 
 def corpus_of(arrays: list[np.ndarray], number: list[int] | None = None) -> likelihood.Corpus:
     made = pieces.from_arrays(arrays, [""] * len(arrays))
-    return likelihood.Corpus(made.pitches, made.lengths, np.array(number or range(len(arrays)), np.int32))
+    numbers = np.array(number or range(len(arrays)), np.int32)
+    return likelihood.Corpus(made.pitches, made.lengths, numbers, np.zeros_like(numbers))
 
 
 def rows_of(triples: Any) -> likelihood.Rows:
@@ -103,7 +104,7 @@ STEPS, VOICES = 2, 2
 def step_of(predict: model.Predict) -> model.PredictStep:
     """A model of pieces of two steps as one of windows of three, the step in question in the middle."""
 
-    def predict_step(roll: jax.Array, context: jax.Array, valid: jax.Array) -> jax.Array:
+    def predict_step(roll: jax.Array, context: jax.Array, valid: jax.Array, first: jax.Array) -> jax.Array:
         start = jnp.argmax(valid, axis=1)
         times = start[:, None] + jnp.arange(STEPS)[None]
         row = jnp.arange(len(start))
@@ -126,6 +127,7 @@ def score_all(order: str, feed: str, number: int, ordering: int) -> np.ndarray:
         jnp.asarray(everything),
         jnp.full(len(everything), STEPS, jnp.int32),
         jnp.full(len(everything), number, jnp.int32),
+        jnp.zeros(len(everything), jnp.int32),
     )
     predict_step = step_of(test_objective.inconsistent_predict(0, STEPS * VOICES))
     rows = rows_of((piece, t, ordering) for piece in range(len(everything)) for t in range(STEPS))

@@ -22,6 +22,7 @@ NETS = {
     ),
     "pitch embedding": config.Model(num_layers=4, num_filters=8, pitch_embedding=True),
     "pitch mixing": config.Model(num_layers=6, num_filters=8, pitch_mixing=True, dilations=((2, 1),)),
+    "beats": config.Model(num_layers=6, num_filters=8, beat_steps=4),
     "separable throughout": config.Model(architecture="separable", num_layers=6, num_filters=8, full_layers=0),
 }
 each_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
@@ -94,6 +95,29 @@ def test_pitch_mixing_is_in_each_layer_that_keeps_its_channels():
     assert more == 10 * (2 * pianoroll.NUM_PITCHES - 1) * 20
 
 
+@pytest.mark.parametrize("name", ["straight", "separable", "pitch mixing"])
+def test_a_larger_net_starts_as_the_same_function(name):
+    net = dataclasses.replace(NETS[name], num_layers=8)
+    wanted = dataclasses.replace(net, num_layers=12, beat_steps=4)
+    inner = [spec.dilation for spec in model.layer_specs(net)[1:-2]]
+    wanted = dataclasses.replace(wanted, dilations=(*inner[:4], (3, 1), (1, 1), (1, 2), (1, 1), *inner[4:]))
+    variables = noisy(net)
+    larger = model.extend(variables, net, wanted, jax.random.key(1))
+    assert larger is not None and model.num_params(larger) == count(wanted)
+    expected = forward(net)(variables, *example())[0]
+    np.testing.assert_allclose(forward(wanted)(larger, *example())[0], expected, rtol=1e-5, atol=1e-5)
+    # What is new can be learned: all of it has a gradient, or gets one with the first step of the scales.
+    loss = lambda params: jnp.sum(jnp.square(forward(wanted)({**larger, "params": params}, *example())[0]))  # noqa: E731
+    grads = jax.grad(loss)(larger["params"])
+    assert all(np.any(grads[f"layer_{n:02d}"]["norm"]["scale"]) for n in (6, 8)) and np.any(grads["beat_embedding"])
+    for other in (
+        dataclasses.replace(wanted, num_layers=11),
+        dataclasses.replace(wanted, num_filters=9),
+        dataclasses.replace(wanted, dilations=((5, 1), *wanted.dilations[1:])),
+    ):
+        assert model.extend(variables, net, other, jax.random.key(1)) is None
+
+
 def test_layer_specs():
     specs = model.layer_specs(config.Model(num_layers=8, num_filters=16, dilations=((1, 1), (2, 4), (8, 16))))
     assert [s.kernel for s in specs] == [3, 3, 3, 3, 3, 3, 2, 2]
@@ -153,7 +177,7 @@ def test_logits_depend_on_what_is_in_reach_and_nothing_else(name):
     assert np.flatnonzero(changed).tolist() == list(range(at - after, at + before + 1))
 
 
-@pytest.mark.parametrize("name", ["straight", "last kernel 3", "dilated", "separable", "pitch mixing"])
+@pytest.mark.parametrize("name", ["straight", "last kernel 3", "dilated", "separable", "pitch mixing", "beats"])
 def test_a_step_from_its_reach_has_the_logits_of_the_whole_piece(name):
     """At both ends of a piece, where the reach goes beyond it, and in the middle."""
     net = NETS[name]
@@ -165,8 +189,37 @@ def test_a_step_from_its_reach_has_the_logits_of_the_whole_piece(name):
     predict_step = jax.jit(model.make_predict_step(variables, net))
     padded = [jnp.pad(x, [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2)) for x in (roll, context, valid)]
     for at in (0, 1, steps // 2, steps - 1):
-        found = predict_step(*(x[:, at : at + before + 1 + after] for x in padded))
+        found = predict_step(*(x[:, at : at + before + 1 + after] for x in padded), jnp.array([at - before]))
         np.testing.assert_allclose(found[0], whole[at], atol=1e-5 * np.abs(whole).max())
+
+
+def test_a_net_that_knows_beats_knows_its_place_among_them():
+    net = NETS["beats"]
+    assert count(net) == count(STRAIGHT) + 4 * 8
+    predict = model.make_predict(noisy(net), net)
+    roll, context, valid = example((12, 12, 12))
+    begun = np.asarray(predict(roll, context, valid))
+    np.testing.assert_array_equal(begun, predict(roll, context, valid, jnp.array([0, 4, -8])))
+    moved = np.asarray(predict(roll, context, valid, jnp.array([0, 1, -3])))
+    np.testing.assert_array_equal(begun[0], moved[0])
+    assert np.abs(begun[1:] - moved[1:]).max() > 1e-2
+    np.testing.assert_array_equal(moved[2], predict(roll, context, valid, 1)[2])
+    # A score that begins within a beat is as one of which the rest of that beat is not there.
+    there = jnp.arange(12)[None] >= 3
+    whole = predict(roll, context, valid & there)
+    np.testing.assert_allclose(
+        predict(roll[:, 3:], context[:, 3:], valid[:, 3:], 3), whole[:, 3:], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_windows_know_their_place_among_the_beats():
+    net = NETS["beats"]
+    predict, firsts = model.make_predict(noisy(net), net), jnp.array([2, -5])
+    roll, context, valid = example((41, 30), 41)
+    whole = predict(roll, context, valid, firsts)
+    for steps in (5, 8):
+        found = model.in_windows(predict, model.reach(net), steps)(roll, context, valid, firsts)
+        np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------- information barrier

@@ -1,5 +1,6 @@
 """Redraws guided by a critic: what is preferred stays, what is given never moves, chains do not see each other."""
 
+import dataclasses
 from itertools import permutations
 
 import numpy as np
@@ -150,18 +151,21 @@ def test_every_passage_of_a_sweep_keeps_what_won(make_plan):
         starts = polish._starts(plan.request.free, 1, passages)
         for each in polish._rounds(plan.request.free, 1, passages, side_by_side=True):
             free, ends = np.ones(raw.shape, bool), np.ones((1, 2), bool)
-            polish._redraw(anything_new, plan, raw, free, ends, np.arange(1), each, 2, passages)
+            polish._redraw(anything_new, plan, raw, free, ends, np.zeros(1, int), np.arange(1), each, 2, passages)
         for start in starts:
             assert (raw[0, max(start, 0) : start + 8] != 50).mean() > 0.8
 
 
 def test_passages_at_an_end_of_the_piece_are_drawn_as_such(make_plan, monkeypatch):
     told: list[np.ndarray] = []
+    firsts: list[np.ndarray] = []
     draw = generate.samples
 
     def listen(plan: generate.Plan, ids: np.ndarray) -> generate.Made:
         if len(plan.request.free) == polish.window_steps(SMALL):
-            told.append(np.array(tasks.start(plan.request, plan.seed, ids).ends))
+            begun = tasks.start(plan.request, plan.seed, ids)
+            told.append(np.array(begun.ends))
+            firsts.append(np.array(begun.first))
         return draw(plan, ids)
 
     monkeypatch.setattr(generate, "samples", listen)
@@ -173,6 +177,16 @@ def test_passages_at_an_end_of_the_piece_are_drawn_as_such(make_plan, monkeypatc
         assert len(found) == 2 * 40 * SMALL.candidates
         # Of 40 passages of 4 steps the first five, and the last five, are drawn in a window that ends with the piece.
         np.testing.assert_array_equal(found.sum(axis=0), np.array(ends) * 2 * 5 * SMALL.candidates)
+    # And told where in the piece, after its pickup, their windows begin.
+    begins = np.clip(np.arange(0, 160, 4) - polish.CONTEXT_STEPS, 0, 160 - polish.window_steps(SMALL))
+    assert sorted(np.concatenate(firsts)) == sorted(np.repeat(begins, 3 * 2 * SMALL.candidates))
+    firsts.clear()
+    request = tasks.compose(160)
+    late = request._replace(given=dataclasses.replace(request.given, pickup_steps=3))
+    polish.polish(
+        prefers_high_sopranos, make_plan(late), np.full((1, 160, 4), 50, np.int16), np.arange(1), 1, passages=SMALL
+    )
+    assert sorted(np.concatenate(firsts)) == sorted(np.repeat(begins - 3, SMALL.candidates))
 
 
 def test_a_chain_of_a_long_piece_is_its_own_however_real_the_others_are(make_plan):
