@@ -5,7 +5,7 @@
 Nothing here is measured. A pass through a net takes the longer of its operations at a share of a chip's peak and its
 bytes at the same share of the memory's: each layer reads its input and the skip and writes its output, in bfloat16.
 Channels fill up to a multiple of the matrix unit's side; layers over the whole pitch axis are a matrix of pitches for
-each channel, whose rows fill up so, and read their input and write their output once more. Chains need no
+each channel, whose sides fill up so, and read their input and write their output once more. Chains need no
 communication; a training step adds up the gradients of all chips, which moves twice their float32 bytes through each
 chip, unhidden. docs/scaling.md says where the chips' numbers are from.
 """

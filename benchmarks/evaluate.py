@@ -73,8 +73,7 @@ def compare(path: str, data: str, rounds: int, json_path: str | None) -> None:
     loaded = checkpoint.load(path)
     split = pieces.read_npz(data).splits["valid"]
     piece = int(np.argsort(split.lengths)[len(split.lengths) // 2])  # of median length
-    numbers = np.arange(len(split.lengths), dtype=np.int32)
-    corpus = likelihood.Corpus(split.pitches, split.lengths, numbers, np.zeros_like(numbers))
+    corpus = likelihood.Corpus(split.pitches, split.lengths, np.arange(len(split.lengths), dtype=np.int32))
     mesh, size = devices.make_mesh(), likelihood.default_batch_size()
     num_frames = size * mesh.size
     frames = np.linspace(0, split.lengths[piece] - 1, num_frames).astype(int).tolist()
@@ -147,7 +146,7 @@ def time_recipes(args: argparse.Namespace) -> None:
     )
     mesh = devices.make_mesh()
     made = measuring.random_pieces(4, 256)
-    corpus = likelihood.Corpus(made, np.full(4, 256, np.int32), np.arange(4, dtype=np.int32), np.zeros(4, np.int32))
+    corpus = likelihood.Corpus(made, np.full(4, 256, np.int32), np.arange(4, dtype=np.int32))
     runs: dict[Any, Any] = {}
     facts: dict[Any, dict[str, float]] = {}
     for chosen in itertools.product(*choices):

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import samplers
 
-from coconet_jax import checkpoint, config, devices, errors, files, pieces, settings, weights
+from coconet_jax import checkpoint, config, devices, errors, files, pieces, weights
 from coconet_jax.judge import composers, critic, distances, rates, sets, theory
 
 STEPS = 64
 FULL_CALLS = 256
 USUAL = "x".join(
     f"{value:g}"
-    for value in (config.Sample.confidence_noise, config.Sample.remask_share, settings.TEMPERATURES["maskgit"])
+    for value in (config.Sample.confidence_noise, config.Sample.remask_share, config.TEMPERATURES["maskgit"])
 )
 
 
@@ -130,7 +130,7 @@ def main() -> None:
         if args.num_samples < 2:
             raise errors.InputError(f"--num_samples={args.num_samples}: a set needs 2 or more")
         full_name = f"{FULL_CALLS} calls of Gibbs"
-        chosen = {full_name: settings.usual(num_steps=FULL_CALLS - 1)} | {
+        chosen = {full_name: config.usual_sample(num_steps=FULL_CALLS - 1)} | {
             text: maskgit_of(text, args.calls) for text in args.settings.split(",")
         }
         loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)

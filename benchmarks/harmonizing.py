@@ -17,7 +17,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Integer
 import numpy as np
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, settings, tasks
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, tasks
 from coconet_jax.judge import critic, rates, theory
 
 Pitches = Integer[np.ndarray, "n t 4"]
@@ -71,8 +71,8 @@ def sampler_of(text: str) -> tuple[str, config.Sample]:
     if not calls.isdecimal() or int(calls) < 2 or name not in ("", "maskgit"):
         raise errors.InputError(f"--calls={text}: use numbers of calls from 2 on, such as 96, or maskgit:32")
     if name:
-        return "MaskGIT", settings.usual("maskgit", num_steps=int(calls))
-    return "annealed Gibbs", settings.usual(num_steps=int(calls) - 1)
+        return "MaskGIT", config.usual_sample("maskgit", num_steps=int(calls))
+    return "annealed Gibbs", config.usual_sample(num_steps=int(calls) - 1)
 
 
 def describe(name: str, made: Pitches, originals: Pitches, grid: int, calls: Any = "-", seconds: Any = "-") -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import samplers
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, settings, tasks, weights
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, tasks, weights
 from coconet_jax.judge import composers, copies, critic, distances, ranking, rates, sets, theory
 
 STEPS = critic.STEPS
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument(
         "--temperature",
         type=float,
-        default=settings.TEMPERATURES["gibbs"],
+        default=config.TEMPERATURES["gibbs"],
         help="of all draws (default: the commands')",
     )
     parser.add_argument("--seed", type=int, default=0)

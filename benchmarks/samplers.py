@@ -32,7 +32,6 @@ from coconet_jax import (
     tasks,
     weights,
 )
-from coconet_jax import settings as settings_lib
 from coconet_jax.judge import rates, sets, theory
 
 Row = dict[str, Any]  # what a table prints: a name, an int or float, a rates.Rate or a rates.Measure
@@ -129,7 +128,7 @@ def settings(name: str, calls: int) -> config.Sample | None:
         "ancestral, chronological": config.Sample("ancestral", num_steps=calls, order="chronological"),
         "ancestral Gibbs": config.Sample("ancestral_gibbs", num_steps=4, draws_per_call=max(512 // calls, 1)),
         "MaskGIT": dataclasses.replace(MASKGIT, num_steps=calls),
-        "MaskGIT, remasking": settings_lib.usual("maskgit", num_steps=calls),
+        "MaskGIT, remasking": config.usual_sample("maskgit", num_steps=calls),
     }
     if name in SWEPT:
         if rest < 8:

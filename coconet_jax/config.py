@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import dataclasses
 import difflib
 import math
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import ml_collections
 
@@ -50,7 +50,8 @@ class Model:
     # Not in the paper either: each layer that keeps the number of channels adds to its convolution one over the whole
     # pitch axis, channel by channel: every interval is then in reach of one layer, rather than of 48 (experiments.md).
     pitch_mixing: bool = False
-    # And not this: of how many steps a beat is, where the net is told which of them a step is; 0: it is not.
+    # Nor this: steps of a beat, which each get a learned offset; 0: none. Pieces are taken to begin with a beat, or
+    # with a pickup that ends with one.
     beat_steps: int = 0
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-7
@@ -89,7 +90,7 @@ class Train:
     # Steps in one compiled call; 0: 1 on CPU, 10 elsewhere; 1 where data are streamed. On accelerators no bit of the
     # result depends on it; on CPU, where the loop is slow, 1 has a program of its own, equal but for rounding.
     steps_per_dispatch: int = 0
-    init_from: str = ""  # a run's folder: start from its parameters; its net may have fewer layers (model.extend)
+    init_from: str = ""  # a run's folder: start from its parameters; its net may be smaller (model.extend)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Sample:
     # gibbs, upsample: steps after the first fill; 0: see gibbs.num_steps, about one per free variable. ancestral:
     # model calls; 0: one per free variable. ancestral_gibbs: blocks; 0: 8. maskgit: model calls; 0: 32.
     num_steps: int = 0
-    temperature: float = 0.99  # the commands have settings.TEMPERATURES
+    temperature: float = 0.99  # TEMPERATURES are what is drawn at unless told otherwise
     top_p: float = 1.0  # draw from the likeliest values that hold this share of the probability; 1: all
     greedy: tuple[float, float] = (0.0, 0.0)  # least and most careful chain's chance to take the likeliest in a call
     blocks: Literal["variables", "runs", "frames", "voices"] = "variables"  # gibbs: what joins a block as a whole
@@ -218,6 +219,18 @@ class Sample:
         if self.sampler == "ancestral":
             clash = self.num_steps > 0 and self.draws_per_call > 1
             _require(not clash, "draws_per_call", self.draws_per_call, "num_steps settles it; give one of the two")
+
+
+# What is drawn at unless told otherwise, where it is not the released code's: polished samples of Gibbs have triads and
+# V-I nearer to Bach's at 1.05 than at 0.99 (docs/results.md); of those tried with 32 calls of MaskGIT the KID is lowest
+# at 0.8 (docs/sampling.md).
+TEMPERATURES: Final = {"gibbs": 1.05, "maskgit": 0.8}
+
+
+def usual_sample(sampler: Any = Sample.sampler, **given: Any) -> Sample:
+    """The settings of a sampler as commands and `generate` have them unless told otherwise."""
+    given.setdefault("temperature", TEMPERATURES.get(sampler, Sample.temperature))
+    return Sample(sampler, **given)
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:

@@ -232,7 +232,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     sizes = np.array([len(steps) for steps in frames])
     mesh = devices.make_mesh()
     batch_size = args.batch_size or likelihood.default_batch_size()
-    pickup = np.full_like(subject.number, subject.pickup)
+    pickup = np.full_like(subject.number, subject.pickup) if subject.pickup else None
     on_device = likelihood.Corpus(subject.pieces.pitches, lengths, subject.number, pickup)
     net = likelihood.net_of(config)
     scorer = likelihood.prepare(likelihood.Scorer(loaded.variables, net, on_device, args.seed, batch_size, mesh))

@@ -6,7 +6,8 @@ The file is a zip of
 
   predict.bin   jax.export of (weights, pitches int8 [b,t,4], context bool [b,t,4], valid bool [b,t]) -> logits float32
                 [b,t,46,4], any b and t; on CPU nets of more than 28 channels agree to rounding, since the package's
-                own way of halving their multiplications needs to know t
+                own way of halving their multiplications needs to know t; to a net that knows beats (model.beat_steps)
+                step 0 is one, here and below
   sample.bin    jax.export of (weights, seed int32 [], number int32 [b], pitches int8 [b,T,4], free bool [b,T,4]) ->
                 pitches int8 [b,T,4], any b: what `coconet_jax.sample --polish=0` makes of the chains
                 of these numbers (whole pieces, if the network has learned how they begin and end; to predict.bin that

@@ -115,7 +115,7 @@ def plan(
         loaded.variables,
         loaded.config.model,
         request,
-        settings or config_lib.Sample(),
+        settings or config_lib.usual_sample(),
         prior,
         seed,
         micro_batch,

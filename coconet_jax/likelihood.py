@@ -33,13 +33,13 @@ class Corpus(NamedTuple):
       pitches: MIDI pitches, -1 = rest, -1 past a piece's end.
       lengths: steps of each piece.
       number: of each piece; with the seed and the ordering's number it settles the ordering.
-      pickup: steps of each piece before a beat.
+      pickup: steps of each piece before its first bar line, of which only what is over a beat counts; None: 0.
     """
 
     pitches: Int8[AnyArray, "n t i"]
     lengths: Int32[AnyArray, " n"]
     number: Int32[AnyArray, " n"]
-    pickup: Int32[AnyArray, " n"]
+    pickup: Int32[AnyArray, " n"] | None = None
 
 
 class Rows(NamedTuple):
@@ -90,7 +90,7 @@ def windows(corpus: Corpus, rows: Rows, reach: tuple[int, int]) -> Windows:
     inside = (times >= 0) & (times < corpus.lengths[rows.piece][:, None])
     notes = corpus.pitches[rows.piece[:, None], jnp.clip(times, 0, corpus.pitches.shape[1] - 1)]
     pitches = jnp.where(inside[..., None], notes, pianoroll.REST).astype(jnp.int8)
-    first = times[:, 0] - corpus.pickup[rows.piece]
+    first = times[:, 0] if corpus.pickup is None else times[:, 0] - corpus.pickup[rows.piece]
     return Windows(first, jnp.where(inside, times, -1).astype(jnp.int32), pitches, inside)
 
 

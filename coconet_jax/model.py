@@ -285,12 +285,13 @@ def extend(
     known = dataclasses.replace(config, num_layers=wanted.num_layers, dilations=wanted.dilations)
     if config.beat_steps == 0:
         known = dataclasses.replace(known, beat_steps=wanted.beat_steps)
-    # Pairs begin with odd layers: in a net of an odd number of them a new pair would tear another apart.
+    # Pairs begin with odd layers: in a net of an odd number of them a new pair would tear another apart; and after the
+    # first layer offsets may be below 0, which the ReLU of a pair would cut off.
     if (
         known != wanted
         or more < 0
         or more % 2
-        or (more and split % 2 == 0)
+        or (more and (split % 2 == 0 or split < 3))
         or specs[:split] + specs[split + more :] != old
     ):
         return None

@@ -226,7 +226,7 @@ def _sample(args: argparse.Namespace) -> None:
     if critic is not None:
         described["critic_sha256"] = critic.sha256
         described |= {"best_of": candidates} if args.best_of else {}
-        described |= {"polish": sweeps} if sweeps else {}
+        described |= {"polish": sweeps, "passages": list(polish.PASSAGES)} if sweeps else {}
     manifest = offline.begin(
         folder,
         request,

@@ -2,14 +2,10 @@
 
 import argparse
 import dataclasses
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from coconet_jax import config as config_lib
 from coconet_jax import errors
-
-# What the commands draw at, where it is not the released code's: polished samples of Gibbs are nearer to Bach at 1.05
-# than at 0.99 (docs/results.md); of those tried with 32 calls of MaskGIT the KID is lowest at 0.8 (docs/sampling.md).
-TEMPERATURES: Final = {"gibbs": 1.05, "maskgit": 0.8}
 
 # What the help says of each setting; the rest is in config.Sample.
 _HELP = {
@@ -20,7 +16,7 @@ _HELP = {
     "maskgit safer (default: one for each note to be written, at most those of 4 bars, and to harmonise half as many; "
     "maskgit 32)",
     "temperature": "below 1 careful, above 1 adventurous (default: "
-    + "".join(f"{value} of {name}, " for name, value in TEMPERATURES.items())
+    + "".join(f"{value} of {name}, " for name, value in config_lib.TEMPERATURES.items())
     + f"else {config_lib.Sample.temperature})",
     "top_p": "draw only from the likeliest notes that hold this share of the probability",
     "greedy": "chance that a call takes the likeliest notes instead of drawing: one number, or two such as 0,0.5 "
@@ -58,12 +54,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             group.add_argument(f"--{field.name}", type=kind, metavar="N" if kind is int else "X", help=text)
 
 
-def usual(sampler: Any = config_lib.Sample.sampler, **given: Any) -> config_lib.Sample:
-    """The settings of a sampler as the commands have them unless told otherwise."""
-    given.setdefault("temperature", TEMPERATURES.get(sampler, config_lib.Sample.temperature))
-    return config_lib.Sample(sampler, **given)
-
-
 def from_flags(args: argparse.Namespace) -> config_lib.Sample:
     """The settings that flags ask for; those that are not given have their defaults.
 
@@ -82,4 +72,4 @@ def from_flags(args: argparse.Namespace) -> config_lib.Sample:
     # A first share below the usual last one stays as it is.
     if "block_prob_max" in given and "block_prob_min" not in given:
         given["block_prob_min"] = min(config_lib.Sample.block_prob_min, given["block_prob_max"])
-    return usual(**given)
+    return config_lib.usual_sample(**given)

@@ -20,7 +20,7 @@ class Subject(NamedTuple):
       number: of each piece, which settles its orderings.
       source: where they come from, to be printed.
       split: of a data set, else "".
-      pickup: steps of each piece before a beat; those of data sets begin with one.
+      pickup: steps of each piece before its first bar line; those of data sets are taken to begin with a beat.
     """
 
     pieces: pieces.Pieces

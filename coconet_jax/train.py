@@ -215,9 +215,10 @@ def _initial_state(config: Any, kind: checkpoint.Kind[Any] = checkpoint.COCONET)
             f"data.steps_per_quarter={config.data.steps_per_quarter}, there {loaded.config.data.steps_per_quarter}"
         )
     if differing:
+        larger_too = kind is checkpoint.COCONET and loaded.config.model.num_layers % 2 == 0
         raise errors.InputError(
             f"train.init_from={config.train.init_from} holds another network: {'; '.join(differing)}; "
-            "use the same model settings, or more layers by a multiple of two"
+            "use the same model settings" + larger_too * ", or pairs of layers more before the last three, and beats"
         )
     return state_lib.begin(variables, config.train)
 

@@ -1,6 +1,7 @@
 """Test set-up: eight CPU devices, strict JAX, executable shape annotations, one compile cache for all runs."""
 
 from collections.abc import Iterator
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -21,6 +22,7 @@ os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")  # commands ne
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
@@ -61,6 +63,26 @@ def tiny_variables(tiny_config: config_lib.Config) -> model.Variables:
     keys = jax.random.split(jax.random.key(4), len(leaves))
     noisy = [leaf + 0.3 * jax.random.uniform(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
     return {"params": variables["params"], "batch_stats": jax.tree.unflatten(tree, noisy)}
+
+
+@pytest.fixture(scope="session")
+def beating_config(tiny_config: config_lib.Config) -> config_lib.Config:
+    """A run of a net that knows beats."""
+    return dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, beat_steps=4))
+
+
+@pytest.fixture(scope="session")
+def beating_variables(
+    tiny_config: config_lib.Config, beating_config: config_lib.Config, tiny_variables: model.Variables
+) -> model.Variables:
+    """Weights with opinions, to which it matters which step of its beat a step is."""
+    loud = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.full_like(leaf, 1.5) if "scale" in jax.tree_util.keystr(path) else leaf, tiny_variables
+    )
+    variables = model.extend(loud, tiny_config.model, beating_config.model, jax.random.key(5))
+    assert variables is not None
+    variables["params"]["beat_embedding"] = 3 * jax.random.normal(jax.random.key(6), (4, 8))
+    return variables
 
 
 @pytest.fixture(scope="session")

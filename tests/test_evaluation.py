@@ -34,7 +34,7 @@ def test_every_frame_may_be_chosen():
 def scorer(tiny_config, tiny_variables, toy_pieces) -> likelihood.Scorer:
     split = toy_pieces.splits["train"]
     number = np.arange(len(split.lengths), dtype=np.int32)
-    corpus = likelihood.Corpus(split.pitches, split.lengths, number, np.zeros_like(number))
+    corpus = likelihood.Corpus(split.pitches, split.lengths, number)
     made = likelihood.Scorer(tiny_variables, likelihood.net_of(tiny_config.model), corpus, 0, 4, devices.make_mesh(2))
     return likelihood.prepare(made)
 

@@ -37,6 +37,19 @@ def test_a_chain_depends_on_seed_and_number_alone(tiny_config, tiny_variables, s
     assert (generate.samples(base._replace(seed=2), order).pitches != many[order]).any()
 
 
+def test_chains_are_told_how_long_their_pickup_is(beating_config, beating_variables):
+    """Of which what is over a beat counts alone."""
+
+    def drawn(pickup: int, steps: int = 40) -> np.ndarray:
+        request = tasks.compose(steps)
+        request = request._replace(given=dataclasses.replace(request.given, pickup_steps=pickup))
+        return generate.samples(plan(beating_config, beating_variables, request, knows_ends=True), np.arange(5)).pitches
+
+    np.testing.assert_array_equal(drawn(3), drawn(7))
+    assert (drawn(3) != drawn(0)).any(axis=(1, 2)).all()
+    assert tasks.start(tasks.compose(8), 0, np.arange(2)).first.tolist() == [0, 0]
+
+
 SAMPLERS = {
     "gibbs": config.Sample(num_steps=3, finish_sweeps=1, finish_stride=2),
     "ancestral": config.Sample("ancestral", num_steps=4),

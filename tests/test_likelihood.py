@@ -29,8 +29,7 @@ def lively(tiny_variables) -> Any:
 
 def corpus_of(arrays: list[np.ndarray], number: list[int] | None = None) -> likelihood.Corpus:
     made = pieces.from_arrays(arrays, [""] * len(arrays))
-    numbers = np.array(number or range(len(arrays)), np.int32)
-    return likelihood.Corpus(made.pitches, made.lengths, numbers, np.zeros_like(numbers))
+    return likelihood.Corpus(made.pitches, made.lengths, np.array(number or range(len(arrays)), np.int32))
 
 
 def rows_of(triples: Any) -> likelihood.Rows:
@@ -71,6 +70,22 @@ def test_a_plain_loop_gives_the_same(tiny_config, lively, toy_pieces, name):
         expected = reference_nll.row(forward, corpus, piece, ordering, list(range(steps)), name, seed=5)
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert np.ptp(found) > 0.1  # else any answer would do
+
+
+def test_a_net_that_knows_beats_is_told_where_they_are(beating_config, beating_variables, toy_pieces):
+    split = toy_pieces.splits["train"]
+    corpus = corpus_of([split.pitches[n][: split.lengths[n]] for n in (3, 1)])
+    predict = model.make_predict(beating_variables, beating_config.model)
+    rows, name = rows_of((1, t, 0) for t in range(24)), "notewise_chronological"
+    protocol = likelihood.Protocol(estimates.MEASURES[name].order, estimates.MEASURES[name].feed)
+    found = {}
+    for pickup in (None, 3, 1):
+        marked = corpus if pickup is None else corpus._replace(pickup=np.array([2, pickup], np.int32))
+        found[pickup] = score(beating_variables, beating_config.model, marked, rows, protocol)
+        forward = jax.jit(lambda roll, context, valid, first=-(pickup or 0): predict(roll, context, valid, first))
+        expected = reference_nll.row(forward, corpus, 1, 0, list(range(24)), name, seed=0)
+        np.testing.assert_allclose(found[pickup], expected, atol=1e-5)
+    assert np.abs(found[None] - found[3]).max() > 0.01 < np.abs(found[1] - found[3]).max()
 
 
 @pytest.mark.slow
@@ -127,7 +142,6 @@ def score_all(order: str, feed: str, number: int, ordering: int) -> np.ndarray:
         jnp.asarray(everything),
         jnp.full(len(everything), STEPS, jnp.int32),
         jnp.full(len(everything), number, jnp.int32),
-        jnp.zeros(len(everything), jnp.int32),
     )
     predict_step = step_of(test_objective.inconsistent_predict(0, STEPS * VOICES))
     rows = rows_of((piece, t, ordering) for piece in range(len(everything)) for t in range(STEPS))

@@ -95,7 +95,7 @@ def test_pitch_mixing_is_in_each_layer_that_keeps_its_channels():
     assert more == 10 * (2 * pianoroll.NUM_PITCHES - 1) * 20
 
 
-@pytest.mark.parametrize("name", ["straight", "separable", "pitch mixing"])
+@pytest.mark.parametrize("name", ["straight", "separable", "pitch mixing", "pitch embedding", "beats"])
 def test_a_larger_net_starts_as_the_same_function(name):
     net = dataclasses.replace(NETS[name], num_layers=8)
     wanted = dataclasses.replace(net, num_layers=12, beat_steps=4)
@@ -116,6 +116,10 @@ def test_a_larger_net_starts_as_the_same_function(name):
         dataclasses.replace(wanted, dilations=((5, 1), *wanted.dilations[1:])),
     ):
         assert model.extend(variables, net, other, jax.random.key(1)) is None
+    if net.beat_steps:
+        assert model.extend(variables, net, dataclasses.replace(wanted, beat_steps=0), jax.random.key(1)) is None
+    shallow = dataclasses.replace(net, num_layers=4)
+    assert model.extend(noisy(shallow), shallow, dataclasses.replace(net, num_layers=6), jax.random.key(1)) is None
 
 
 def test_layer_specs():

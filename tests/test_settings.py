@@ -15,7 +15,7 @@ def from_words(*words: str) -> config.Sample:
 
 def test_what_is_not_given_is_the_samplers_own():
     for name in ("gibbs", "maskgit"):
-        assert from_words(f"--sampler={name}") == config.Sample(name, temperature=settings.TEMPERATURES[name])
+        assert from_words(f"--sampler={name}") == config.Sample(name, temperature=config.TEMPERATURES[name])
         assert from_words(f"--sampler={name}", "--temperature=1.1").temperature == 1.1
     assert from_words() == from_words("--sampler=gibbs")
     assert from_words("--sampler=ancestral").temperature == config.Sample().temperature

@@ -1,5 +1,7 @@
 """The surprise of notes: equal to direct passes over the whole piece, and told in words that fit the score."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,25 @@ def test_a_note_costs_what_filling_its_gap_costs(tiny_config, tiny_variables, pi
                 assert note.likeliest_prob == pytest.approx(np.exp(log_probs.max()), rel=1e-4)
             total += log_probs[note.pitch - 36]
         assert note.log_prob == pytest.approx(total, abs=1e-4)
+
+
+def test_a_net_that_knows_beats_is_told_of_the_pickup(beating_config, beating_variables, piece):
+    late = dataclasses.replace(piece, pickup_steps=3)
+    note = find(beating_config, beating_variables, late)[-1]
+    context = np.ones((1, 40, 4), bool)
+    context[0, note.start : note.end, note.voice] = False
+    roll = pianoroll.from_pitches(jnp.asarray(piece.pitches))[None]
+    predict = model.make_predict(beating_variables, beating_config.model)
+    probs = [
+        float(
+            jax.nn.softmax(predict(roll, jnp.asarray(context), jnp.ones((1, 40), bool), first)[0, :, :, note.voice])[
+                note.start, note.pitch - 36
+            ]
+        )
+        for first in (-3, 0, 3)
+    ]
+    assert note.prob == pytest.approx(probs[0], rel=1e-4)
+    assert abs(np.log(probs[1:]) - np.log(probs[0])).min() > 0.01
 
 
 def test_notes_are_those_of_the_score_whatever_the_batch(tiny_config, tiny_variables, piece):

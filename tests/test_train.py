@@ -432,7 +432,7 @@ def test_starting_from_other_weights_takes_the_parameters_alone(tiny_config, toy
     deeper = dataclasses.replace(init.model, num_layers=init.model.num_layers + 2, bn_scale_init=0.2)
     state = train._initial_state(dataclasses.replace(init, model=deeper))
     assert len(state.params) == len(checkpoint.load(tmp_path / "first").variables["params"]) + 2
-    with pytest.raises(errors.InputError, match=r"model.num_layers=\d+, there .* more layers by a multiple of two"):
+    with pytest.raises(errors.InputError, match=r"model.num_layers=\d+, there .* pairs of layers more"):
         train._initial_state(dataclasses.replace(init, model=dataclasses.replace(deeper, num_layers=7)))
 
 
