@@ -105,7 +105,7 @@ def plan(
       loaded: the network, such as `weights.read("small")`.
       request: such as `tasks.compose(64)`.
       num_samples: that will be drawn, by one call or several.
-      settings: of the sampler; None: annealed Gibbs.
+      settings: of the sampler; None: annealed Gibbs as the commands have it (`config.usual_sample`).
       prior: see Plan.
       seed: see Plan.
       micro_batch: chains at once on a device; 0: `default_micro_batch`.
