@@ -279,7 +279,7 @@ def test_the_command_polishes_unless_told_otherwise(run, tmp_path, capsys):
     assert manifest and manifest["settings"]["polish"] == polish.USUAL
 
 
-def test_a_run_goes_on_as_it_was_begun_and_large_ones_are_left_as_they_are(run, tmp_path, capsys):
+def test_a_run_goes_on_as_it_was_begun_and_large_ones_are_left_as_they_are(run, tmp_path, capsys, monkeypatch):
     words = [f"--checkpoint={run}", "--steps=8", "--num_steps=1", "--formats=npz", f"--out={tmp_path}/out"]
     sample.main([*words, "--num_samples=1", "--polish=2"])
     sample.main([*words, "--num_samples=2"])
@@ -287,6 +287,11 @@ def test_a_run_goes_on_as_it_was_begun_and_large_ones_are_left_as_they_are(run, 
     with pytest.raises(SystemExit, match="2"):
         sample.main([*words, "--num_samples=2", "--polish=0"])
     assert "polish (there 2, here none)" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(polish, "PASSAGES", polish.PASSAGES._replace(enough=1.0))
+        with pytest.raises(SystemExit, match="2"):
+            sample.main([*words, "--num_samples=2"])
+    assert "passages (there " in capsys.readouterr().err
     sample.main([*words[:-1], f"--out={tmp_path}/many", f"--num_samples={outputs.MAX_SCORES + 1}"])
     assert "passages" not in capsys.readouterr().out
     sample.main([*words[:-1], f"--out={tmp_path}/stages", "--num_samples=1", "--trace=2", "--polish=2"])
