@@ -18,7 +18,7 @@ import jax
 import measuring
 
 from coconet_jax import config as config_lib
-from coconet_jax import model, pianoroll
+from coconet_jax import errors, model, pianoroll
 
 STEPS, BATCH = 64, 32  # of a chorale; crops of a chip in training
 
@@ -100,8 +100,10 @@ def main() -> None:
     args = parser.parse_args()
     sampling: list[dict[str, Any]] = []
     training: list[dict[str, Any]] = []
-    for recipe in args.configs.split(","):
-        net = dataclasses.replace(measuring.load_recipe(recipe).model, dtype="bfloat16")
+    with errors.exit_on_input_error():
+        nets = {recipe: measuring.load_recipe(recipe).model for recipe in args.configs.split(",")}
+    for recipe, found in nets.items():
+        net = dataclasses.replace(found, dtype="bfloat16")
         params = model.num_params(jax.eval_shape(lambda net=net: model.init(jax.random.key(0), net)))
         for name, chip in CHIPS.items():
             seconds, bound = pass_seconds(net, chip, args.share)
