@@ -15,6 +15,8 @@ from coconet_jax import bars, errors, parts, pianoroll, score, spelling, tasks
 def with_notes(request: tasks.Request, notes: score.Score) -> tasks.Request:
     """The request with notes [t,4] of the user's that stand in every answer; where `notes` is silent nothing changes.
 
+    What the reader of the notes changed or left out is told with the request's own remarks.
+
     Raises:
       InputError: another grid or pick-up, longer than the request, or other notes than some that stay anyway.
     """
@@ -30,7 +32,9 @@ def with_notes(request: tasks.Request, notes: score.Score) -> tasks.Request:
         raise errors.InputError(
             f"given: {len(notes.pitches)} steps, but {len(given.pitches)} in the piece; shorten the notes"
         )
+    told = (*given.remarks, *(f"given: {remark}" for remark in notes.remarks))
     notes = bars.pad(notes, 0, more)
+    request = request._replace(given=dataclasses.replace(given, remarks=told))
     return _fixed(request, "given", notes.pitches != pianoroll.REST, notes.pitches, notes.onset)
 
 

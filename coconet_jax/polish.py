@@ -29,6 +29,7 @@ WINDOW_STEPS: Final = critic_lib.STEPS  # what the critic sees of a longer piece
 # What the generator sees on either side of a passage. On 160 validation windows more hardly counts: the NLL of two
 # beats given all around them is 1.286 nats with 16 steps, 1.275 with 28, 1.273 with 60 (`small`, step 20,000).
 CONTEXT_STEPS: Final = 16
+_LEAST: Final = 64  # candidates at once on an accelerator, however few chains there are: any has room for these
 
 # What the critic says of pieces: the higher the better, and which are barred.
 Judge = Callable[[Int16[np.ndarray, "n t 4"]], tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]]
@@ -191,7 +192,10 @@ def _drawing_plan(plan: generate.Plan, windows: list[slice], most: int, passages
     rows = plan.micro_batch * most * passages.candidates
     if devices.on_cpu():  # where cores share them out, which changes nothing
         rows *= plan.num_devices or len(jax.local_devices())
-    micro_batch = generate.default_micro_batch(rows, steps, plan.model)
+        micro_batch = generate.default_micro_batch(rows, steps, plan.model)
+    else:  # where the shape may show: from what a manifest says, so that it is the same wherever a run is gone on with
+        held = plan.micro_batch * min(len(plan.request.free), 2 * generate.WINDOW_STEPS)
+        micro_batch = min(rows, max(held // steps, _LEAST))
     settings = config_lib.Sample(
         num_steps=passages.calls - 1,
         temperature=passages.coolness * plan.settings.temperature,

@@ -197,15 +197,34 @@ def test_answers_are_different_where_they_can_be(tiny_config, tiny_variables, ch
     np.testing.assert_array_equal(generate.distinct(base, np.arange(12)).pitches, made)
 
 
+def test_batches_share_a_program_the_last_short_one_too(tiny_config, tiny_variables, monkeypatch):
+    programs: dict[int, Any] = {}
+    compiled = generate._compiled
+
+    def noting(*how):
+        program = compiled(*how)
+        programs[id(program)] = program
+        return program
+
+    monkeypatch.setattr(generate, "_compiled", noting)
+    settings = config.Sample(num_steps=4, top_p=0.93)  # of no other test, so that nothing is compiled yet
+    base = plan(tiny_config, tiny_variables, settings=settings, micro_batch=2, num_devices=1)
+    generate.samples(base, np.arange(5))
+    generate.samples(base._replace(seed=9), np.arange(5, 8))
+    assert [program._cache_size() for program in programs.values()] == [1]
+
+
 def test_nothing_free_is_refused(tiny_config, tiny_variables, chorale):
     request = tasks.Request(chorale, np.zeros(chorale.pitches.shape, bool))
     with pytest.raises(errors.InputError, match="nothing is free"):
         generate.samples(plan(tiny_config, tiny_variables, request), np.arange(2))
 
 
-def test_long_pieces_are_the_same_in_windows(tiny_config, tiny_variables, monkeypatch):
+@pytest.mark.parametrize("knows_ends", [False, True])
+@pytest.mark.parametrize("sampler", ["gibbs", "maskgit"])
+def test_long_pieces_are_the_same_in_windows(tiny_config, tiny_variables, monkeypatch, sampler, knows_ends):
     """What a window computes is what the whole piece would: there is no seam to hear."""
-    base = plan(tiny_config, tiny_variables, tasks.compose(150))
+    base = plan(tiny_config, tiny_variables, tasks.compose(150), settings=SAMPLERS[sampler], knows_ends=knows_ends)
     whole = generate.samples(base, np.arange(4)).pitches
     monkeypatch.setattr(generate, "WINDOW_STEPS", 32)
     generate._compiled.cache_clear()

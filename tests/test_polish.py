@@ -77,6 +77,20 @@ def test_what_is_real_enough_is_left_alone(make_plan):
     assert (again != raw).any(axis=(1, 2)).all()
 
 
+def test_off_cpu_the_shape_of_its_batches_follows_from_the_plan_alone(make_plan, monkeypatch):
+    monkeypatch.setattr(polish.devices, "on_cpu", lambda: False)
+    monkeypatch.setattr(polish.devices, "memory_bytes", lambda: 1)  # which would leave room for one chain
+    windows = [slice(0, 40)]
+
+    def shape(steps: int, chains: int, most: int = 4) -> int:
+        base = make_plan(tasks.compose(steps))._replace(micro_batch=chains)
+        return polish._drawing_plan(base, windows, most, polish.PASSAGES).micro_batch
+
+    assert shape(64, 512) == 512 * 64 // 40  # no more music at once than in the batches that the chains came from
+    assert shape(64, 32) == 64 and shape(64, 2) == 2 * 4 * 4  # few candidates are drawn at once
+    assert shape(8192, 8, 100) == 8 * 1024 // 40  # of which a window and its surroundings are in the network at a time
+
+
 def test_what_is_barred_is_not_taken(make_plan):
     plan = make_plan(tasks.compose(8))
     raw = generate.samples(plan, np.arange(2)).pitches

@@ -291,17 +291,18 @@ def test_the_stated_number_of_model_calls_is_made(mixed, kind):
 
     stated = samplers.num_calls(samplers.phases(KINDS[kind], mixed.free))
     free = int(mixed.free.sum(axis=(1, 2)).max())
-    expected = {
-        "gibbs": 9,
+    block = -(-7 * free // 10)  # of ancestral Gibbs at a context share of 0.3, three variables a call
+    expected = dict.fromkeys(("gibbs", "runs", "frames", "voices", "constant"), 9) | {
         "coloured": 4 + 8,
         "upsample": 10,
         "ancestral": -(-free // -(-free // 6)),
         "chronological": free,
+        "ancestral_gibbs": -(-free // 3) + 2 * -(-block // 3),
         "maskgit": 5,
         "remask": 8,
         "maskgit then coloured": 2 + 12,
     }
-    assert stated == expected.get(kind, stated)
+    assert stated == expected[kind]
     sample(predict, mixed, KINDS[kind], records=3)  # the last of three parts is filled up with calls that are not made
     jax.effects_barrier()
     assert len(calls) == stated

@@ -222,6 +222,13 @@ def test_notes_of_the_users_stand_in_every_answer():
     np.testing.assert_array_equal(begun.onset[1, :8], notes.onset)
 
 
+def test_what_was_changed_in_the_users_notes_is_told_beside_what_was_in_the_piece():
+    piece = dataclasses.replace(filled(16), remarks=("repeats are played",))
+    notes = dataclasses.replace(with_rests(filled(8), slice(0, 4), (..., [1, 2, 3])), remarks=("moved 1 note",))
+    request = constraints.with_notes(tasks.inpaint(piece, 0, 16), notes)
+    assert request.given.remarks == ("repeats are played", "given: moved 1 note")
+
+
 def test_a_last_chord():
     melody = score.from_pitches(np.full((16, 1), 67))
     for request in (tasks.compose(16), tasks.harmonize(melody)):
