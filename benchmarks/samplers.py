@@ -1,6 +1,6 @@
 """Samplers side by side: parallels per 100 beats, triads and repeated chords of their samples, beside Bach's.
 
-  python benchmarks/samplers.py --checkpoint=runs/small --data=chorales.npz
+  python benchmarks/samplers.py --data=chorales.npz
 
 Prints a Markdown table; resumes where it was stopped, and a larger --num_samples draws only what is missing. Seconds
 are those of a sample, compiling included, in the fastest of a row's draws of up to 64: other work can only slow one.
@@ -229,7 +229,7 @@ def numbers(flag: str, text: str) -> list[int]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
+    parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument(
         "--out", default="runs/samplers", help="folder of samples; those that are there are not drawn again"

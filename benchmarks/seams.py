@@ -1,14 +1,15 @@
 """Whether long pieces show where the network's windows join: measures within 4 steps of a join, and elsewhere.
 
-  python benchmarks/seams.py --checkpoint=runs/small
+  python benchmarks/seams.py
 
 Draws 64 pieces of 256 steps in windows of 64 and prints a Markdown table: means, their standard errors over pieces, and
 by how many errors of the difference they differ; and how many notes differ from those of the same chains drawn in one
-piece: where none does, what differs near joins is chance. That logits in windows equal those of the whole piece is
-tested in tests/test_generate.py.
+piece: where none does, what differs near joins is chance, and the command fails where one does. That logits in windows
+equal those of the whole piece is tested in tests/test_generate.py.
 """
 
 import argparse
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +68,7 @@ def compare(values: Float[np.ndarray, "n t"], near: Bool[np.ndarray, " t"]) -> t
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
+    parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
     parser.add_argument("--calls", type=int, default=24, help="model calls of a piece (default: 24)")
     parser.add_argument("--seed", type=int, default=0, help="of the pieces (default: 0)")
     args = parser.parse_args()
@@ -76,7 +77,7 @@ def main() -> None:
     generate.WINDOW_STEPS = WINDOW
     with errors.exit_on_input_error():
         loaded = checkpoint.load(args.checkpoint)
-        settings = config.Sample(num_steps=args.calls - 1)
+        settings = config.usual_sample(num_steps=args.calls - 1)
         plan = generate.plan(
             loaded, tasks.excerpt(tasks.compose(STEPS)), PIECES, settings, seed=args.seed, micro_batch=8
         )
@@ -99,7 +100,9 @@ def main() -> None:
         ):
             found = compare(np.asarray(values, float)[:, inner], near[inner])
             print(f"| {name} | " + " | ".join(f"{number:.4f}" for number in found[:3]) + f" | {found[3]:+.1f} |")
-        print(f"\n{(whole != pitches).sum()} of {pitches.size} notes differ from those of the pieces drawn whole")
+        differing = int((whole != pitches).sum())
+        print(f"\n{differing} of {pitches.size} notes differ from those of the pieces drawn whole")
+    sys.exit(bool(differing))
 
 
 if __name__ == "__main__":
