@@ -3,9 +3,9 @@
   python benchmarks/theory.py --data=chorales.npz
 
 Prints four Markdown tables: what each measure is; its mean and spread on whole pieces and on windows of the training
-and test splits; and the distances of the test windows, sound and damaged, from the training windows, by theory measures
-and by what the composer classifier hears. Between them, how many real windows would not pass for new, and the test
-pieces they are from.
+and test splits, with the parallels of all pieces of all splits counted together; and the distances of the test windows,
+sound and damaged, from the training windows, by theory measures and by what the composer classifier hears. Between
+them, how many real windows would not pass for new, and the test pieces they are from.
 """
 
 import argparse
@@ -76,6 +76,20 @@ def count_copies(columns: dict[str, dict[str, Float[np.ndarray, " n"]]], names: 
     return "\n".join(lines) + "\n"
 
 
+def pool_parallels(piece_set: pieces.PieceSet) -> str:
+    """Parallels of all pieces of all splits, a beat counting alike in long and short ones."""
+    found = []
+    for count in (theory.count_parallel_fifths, theory.count_parallel_octaves):
+        counts = [
+            count(pitches[None, :length])[0]
+            for part in piece_set.splits.values()
+            for pitches, length in zip(part.pitches, part.lengths, strict=True)
+        ]
+        rate = rates.rate_per_100_beats(np.concatenate(counts)[None], piece_set.steps_per_quarter)
+        found.append(f"{rate.rate:.3f} [{rate.low:.3f}, {rate.high:.3f}]")
+    return f"All {len(counts)} pieces: parallel fifths {found[0]}, octaves {found[1]} per 100 beats\n"
+
+
 def to_markdown(rows: dict[str, dict[str, rates.Measure]]) -> str:
     """The table of distances: value ± jackknife error."""
     lines = ["| Set | " + " | ".join(TITLES.values()) + " |", "|" + " --- |" * (1 + len(TITLES))]
@@ -125,7 +139,7 @@ def main() -> None:
             for split, cut in windows.items()
         }
         copied = count_copies(columns, piece_set.splits["test"].names)
-        print(definitions(), theory.compare(columns), copied, sep="\n")
+        print(definitions(), theory.compare(columns), pool_parallels(piece_set), copied, sep="\n")
         shown = windows["train"].pitches
         for title, features in (
             ("By theory measures", distances.fit_theory(shown, piece_set.steps_per_quarter)),

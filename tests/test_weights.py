@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 
+import conftest
 import jax
 import numpy as np
 import pytest
@@ -57,6 +60,9 @@ def test_damage_is_named(loaded, tmp_path):
     path.write_bytes(good[:-40])
     with pytest.raises(errors.InputError, match=r"weights.npz is damaged \("):
         weights.read(tmp_path)
+    np.savez(path, kernel=np.array([{"pickled": 1}], object), allow_pickle=True)
+    with pytest.raises(errors.InputError, match=r"weights.npz is damaged \(Object arrays cannot be loaded"):
+        weights.read(tmp_path)
     changed = jax.tree.map(lambda leaf: leaf + 1, loaded.variables)
     weights.write(tmp_path, loaded._replace(variables=changed))
     about.write_text(text)
@@ -93,6 +99,26 @@ def test_every_model_that_ships_has_a_card_of_its_own_weights():
             assert fact in card, (name, fact)
         for heading in ("## Likelihood", "## Samples", "## Limits"):
             assert heading in card
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_models_cards_and_critics(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(conftest.REPOSITORY / "coconet_jax", source / "coconet_jax")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(conftest.REPOSITORY / name, source)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", f"--wheel-dir={tmp_path}", str(source)]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=400)
+    if "No matching distribution" in done.stderr:
+        pytest.skip("what builds a wheel cannot be fetched here")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for model in weights.shipped():
+        place = f"coconet_jax/pretrained/{model}"
+        assert {f"{place}/{name}" for name in (weights.CARD, weights.CONFIG, weights.WEIGHTS)} <= names
+    assert {"coconet_jax/judge/critic.npz", "coconet_jax/judge/composers.npz", "coconet_jax/py.typed"} <= names
+    assert all(name.startswith(("coconet_jax/", "coconet_jax-")) for name in names)
 
 
 def test_it_loads_without_what_training_needs():
