@@ -113,6 +113,11 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="pieces with a beginning and an end, as commands write them, in place of excerpts (which Bach's windows are)",
+    )
+    parser.add_argument(
         "--critic", default=str(critic.PATH), help="file of the critic that chooses (default: packaged)"
     )
     parser.add_argument("--measures", action="store_true", help="also all theory measures of each set")
@@ -144,8 +149,9 @@ def main() -> None:
         judge, made_by = polish.judge_with(known["critic"]), dict[str, np.ndarray]()
         for calls in (int(word) for word in args.calls.split(",")):
             chosen = config.Sample(num_steps=calls - 1, temperature=args.temperature)
-            plan = generate.plan(loaded, tasks.excerpt(tasks.compose(STEPS)), len(ids), chosen, seed=args.seed)
-            stem = f"{loaded.sha256[:8]}_{args.seed}_{len(ids)}_{calls}_{args.temperature}"
+            request = tasks.compose(STEPS) if args.whole else tasks.excerpt(tasks.compose(STEPS))
+            plan = generate.plan(loaded, request, len(ids), chosen, seed=args.seed)
+            stem = f"{loaded.sha256[:8]}_{args.seed}_{len(ids)}_{calls}_{args.temperature}{'_whole' * args.whole}"
             raw, seconds = kept(folder / f"{stem}.npz", lambda plan=plan: generate.samples(plan, ids).pitches)
             row = describe("annealed Gibbs", str(calls), f"{seconds:.0f}", raw, known)
             print("| " + " | ".join(row.values()) + " |", flush=True)
