@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="pieces with a beginning and an end, as commands write them, in place of excerpts (which Bach's windows are)",
+        help="pieces with a beginning and an end, as commands write them (default: excerpts, as Bach's windows are)",
     )
     parser.add_argument(
         "--critic", default=str(critic.PATH), help="file of the critic that chooses (default: packaged)"
