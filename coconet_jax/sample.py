@@ -249,7 +249,8 @@ def _sample(args: argparse.Namespace) -> None:
         micro_batch=manifest["micro_batch"],
     )
     rows = plan.micro_batch * plan.num_devices
-    at_once = rows * max(_AT_ONCE // rows, 1)
+    # Of small chunks no more than one, which is what a kill costs, unless a batch over all devices fills several.
+    at_once = rows * max(min(_AT_ONCE, manifest["chunk_size"] * candidates) // rows, 1)
     calls, redraws = generate.num_calls(plan) * candidates, polish.num_calls(request.free, sweeps)
     one_batch = num_samples * candidates <= at_once
     then = f", then up to {redraws} of passages that the critic chooses among (--polish)" if sweeps else ""

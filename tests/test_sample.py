@@ -291,7 +291,7 @@ def test_micro_batches_give_the_same_bytes(run, tmp_path, capsys):
 
 
 def test_small_micro_batches_are_handed_on_many_at_once(run, tmp_path, capsys, monkeypatch):
-    """Choosing and polishing would else wait for the host after every few chains."""
+    """Choosing and polishing would else wait for the host after every few chains; but no more than a chunk is lost."""
     asked: list[int] = []
 
     def spy(*args: Any, chains_at_once: int, **flags: Any) -> None:
@@ -299,11 +299,13 @@ def test_small_micro_batches_are_handed_on_many_at_once(run, tmp_path, capsys, m
         raise errors.InputError("seen enough")
 
     monkeypatch.setattr(sample.offline, "run", spy)
-    for number, words in enumerate((["--micro_batch=1"], ["--micro_batch=3"], ["--micro_batch=1", "--best_of=5"])):
+    shapes = ["--micro_batch=1"], ["--micro_batch=3"], ["--micro_batch=1", "--best_of=5"]
+    chunks = ["--micro_batch=1", "--chunk_size=16"], ["--micro_batch=1", "--chunk_size=16", "--best_of=3"]
+    for number, words in enumerate((*shapes, *chunks)):
         request = [f"--checkpoint={run}", "--num_samples=200", "--bars=1", "--formats=npz", *words]
         assert call(capsys, *request, f"--out={tmp_path}/{number}")[0] == 2
     rows = 3 * jax.local_device_count()
-    assert asked == [64, 64 // rows * rows, 64 // 5]
+    assert asked == [64, 64 // rows * rows, 64 // 5, 16, 16]
 
 
 def test_alternatives_are_different(run, chorale, tmp_path, capsys):
