@@ -1,6 +1,6 @@
 """What choosing the best of N by the critic does to a set, for N from 1 to 128; and rejection sampling beside it.
 
-  python benchmarks/best_of.py --checkpoint=runs/small --data=chorales.npz --out=runs/best_of
+  python benchmarks/best_of.py --data=chorales.npz --out=runs/best_of
 
 One pool of candidates is drawn once, by a sampler of few model calls, and kept in --out. For every N each of 128
 requests gets N candidates of the pool by lot, so that requests share some. KID and coverage are on theory measures
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, tasks
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, tasks, weights
 from coconet_jax.judge import critic, distances, selection, sets, theory
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -66,7 +66,7 @@ def describe(
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
+    parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument("--critic", default=str(critic.PATH), help="its file (default: the packaged one)")
     parser.add_argument("--out", default="runs/best_of", help="folder of the candidates (default: runs/best_of)")

@@ -1,6 +1,6 @@
 """Harmonisations of sopranos by several numbers of model calls, beside Bach's own and those of a wrong chorale.
 
-  python benchmarks/harmonizing.py --checkpoint=checkpoints/small --data=chorales.npz --calls=96,192,384
+  python benchmarks/harmonizing.py --data=chorales.npz --calls=96,192,384
 
 The first `--steps` of every piece that is long enough are harmonised once, all in one batch. Prints a Markdown table:
 parallels per 100 beats with 95 % Poisson intervals; means over pieces with standard errors of the share of triads, of
@@ -17,7 +17,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Integer
 import numpy as np
 
-from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, tasks
+from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, tasks, weights
 from coconet_jax.judge import critic, rates, theory
 
 Pitches = Integer[np.ndarray, "n t 4"]
@@ -91,7 +91,7 @@ def describe(name: str, made: Pitches, originals: Pitches, grid: int, calls: Any
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="the --workdir of a training run")
+    parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument("--split", default="valid", choices=pieces.SPLITS, help="whose sopranos (default: valid)")
     parser.add_argument("--steps", type=int, default=128, help="length (default: 128 = 8 bars of 16ths)")
