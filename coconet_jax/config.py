@@ -53,6 +53,9 @@ class Model:
     # Nor this: steps of a beat, which each get a learned offset; 0: none. Pieces are taken to begin with a beat, or
     # with a pickup that ends with one.
     beat_steps: int = 0
+    # Nor this: the share of the channels between the two layers of a residual pair that an example does without in
+    # training, other channels in each.
+    dropout: float = 0.0
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-7
     bn_scale_init: float = 0.1
@@ -308,6 +311,7 @@ def _validate_model(model: Model) -> None:
     for name in ("num_filters", "pointwise_splits"):
         _require(getattr(model, name) >= 1, f"model.{name}", getattr(model, name), "use 1 or more")
     _require(model.full_layers >= 0, "model.full_layers", model.full_layers, "use 0 or more")
+    _require(0 <= model.dropout < 1, "model.dropout", model.dropout, "use a value in [0, 1), such as 0.1")
     _require(0 <= model.bn_momentum < 1, "model.bn_momentum", model.bn_momentum, "use a value in [0, 1)")
     _require(model.bn_epsilon > 0, "model.bn_epsilon", model.bn_epsilon, "use a value above 0, such as 1e-7")
     _require(model.num_layers >= 4, "model.num_layers", model.num_layers, "use 4 or more")

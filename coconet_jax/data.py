@@ -226,6 +226,11 @@ def context_key(key: Key[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(key, 1)
 
 
+def dropout_key(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The part of a step's key that draws what the network does without."""
+    return jax.random.fold_in(key, 2)
+
+
 def windows(pieces: pieces_lib.Pieces, steps: int) -> Batch:
     """All pieces of a split cut into windows of `steps`, none overlapping, the last of each piece padded (numpy)."""
     counts = -(-pieces.lengths // steps)

@@ -37,15 +37,17 @@ def forward(
     context: Bool[Array, "b t i"],
     config: config_lib.Model,
     ends: bool,
+    kept: Float[Array, "b k f"] | None = None,
 ) -> tuple[Float[Array, ""], Any]:
     """In training: the sum of the ordering NLL over this device's examples, and the BatchNorm statistics.
 
     Where crops show the `ends` of pieces, what lies outside is to the network a part of them that is given: silence.
+    `kept`: see `model.apply`.
     """
     roll = pianoroll.from_pitches(batch.pitches)
     target = batch.valid[..., None] & ~context
     seen, valid = (~target, jnp.ones_like(batch.valid)) if ends else (context, batch.valid)
-    logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS)
+    logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS, kept=kept)
     return objective.nll_and_cells(logits, roll, target, batch.valid)[0], stats
 
 
@@ -84,10 +86,14 @@ def train_step(
     batch = own_batch(key, index, source, config)
     context = draw_context(data.context_key(key), index, batch.valid, train)
     cells = jax.lax.psum(jnp.sum(batch.valid) * pianoroll.NUM_VOICES, devices.AXIS)
+    kept = None
+    if config.model.dropout:
+        keys = jax.vmap(lambda n: jax.random.fold_in(data.dropout_key(key), n))(index)
+        kept = model.draw_kept(keys, config.model)
 
     def loss(params: Any) -> tuple[Float[Array, ""], Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        total, stats = forward(variables, batch, context, config.model, config.data.ends)
+        total, stats = forward(variables, batch, context, config.model, config.data.ends, kept)
         return total / cells, stats
 
     (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)

@@ -202,7 +202,7 @@ def _initial_state(config: Any, kind: checkpoint.Kind[Any] = checkpoint.COCONET)
     if not config.train.init_from:
         return state_lib.begin(kind.init(key, config.model), config.train)
     loaded = checkpoint.load_kind(kind, config.train.init_from)
-    ignored = ("dtype", "remat", "bn_momentum", "bn_scale_init")
+    ignored = ("dtype", "remat", "bn_momentum", "bn_scale_init", "dropout")
     wanted, stored = dataclasses.asdict(config.model), dataclasses.asdict(loaded.config.model)
     stored |= {name: wanted[name] for name in ignored if name in wanted}
     differing = [f"model.{k}={wanted[k]!r}, there {stored[k]!r}" for k in wanted if wanted[k] != stored[k]]

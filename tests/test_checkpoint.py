@@ -91,7 +91,9 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(run, tiny_config, tmp_path):
             assert restored is not None and weights_lib.digest(loaded.variables) == loaded.sha256
             harmless += 1
         except errors.InputError as error:
-            assert "step 3" in str(error) and "\n" not in str(error).strip()
+            # In the header the bit may have made another number of a setting.
+            assert "step 3" in str(error) or "started with other settings: train." in str(error)
+            assert "\n" not in str(error).strip()
             noticed += 1
         finally:
             manager.close()

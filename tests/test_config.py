@@ -112,6 +112,7 @@ BAD_VALUES = [
     ("model.dilations", ((1, 0),), "use one or more pairs of whole numbers from 1"),
     ("model.pointwise_splits", 3, "must divide model.num_filters=128"),
     ("model.full_layers", -1, "use 0 or more"),
+    ("model.dropout", 1.0, "use a value in [0, 1), such as 0.1"),
     ("model.bn_momentum", 1.0, "use a value in [0, 1)"),
     ("model.bn_epsilon", 0.0, "use a value above 0, such as 1e-7"),
     ("train.schedule", "linear", "use one of cosine, plateau, constant"),

@@ -383,6 +383,34 @@ def test_statistics_span_devices_that_hold_unequal_numbers_of_cells(num_devices)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
 
 
+@pytest.mark.parametrize("num_layers", [6, 7])
+def test_dropout_is_of_whole_channels_between_the_layers_of_a_pair(num_layers):
+    net = config.Model(num_layers=num_layers, num_filters=8, dropout=0.4)
+    pairs = (num_layers - 2) // 2
+    kept = model.draw_kept(jax.random.split(jax.random.key(0), 500), net)
+    assert kept.shape == (500, pairs, 8) and set(np.unique(kept)) == {0, np.float32(1 / 0.6)}
+    np.testing.assert_allclose(kept.mean(axis=0), 1, atol=0.2)
+    assert len(np.unique(np.asarray(kept).reshape(500, -1), axis=0)) > 490  # others in each example
+    variables, args = noisy(net), example()
+    run = jax.jit(lambda variables, kept: model.apply(variables, net, *args, train=True, kept=kept)[0])
+    plain = forward(net, True)(variables, *args)[0]
+    np.testing.assert_allclose(run(variables, jnp.ones((2, pairs, 8))), plain, atol=1e-5)
+
+    def moved(layer: int, channel: int) -> model.Variables:
+        """What the layer's channel puts out is another, before its ReLU and behind its BatchNorm."""
+        changed = jax.tree.map(lambda leaf: leaf, variables)
+        norm = changed["params"][f"layer_{layer:02d}"]["norm"]
+        norm["bias"] = norm["bias"].at[channel].add(1.0)
+        return changed
+
+    for pair in range(pairs):
+        silent = jnp.ones((2, pairs, 8)).at[:, pair, 3].set(0)
+        plain = run(variables, silent)
+        np.testing.assert_array_equal(run(moved(2 * pair + 1, 3), silent), plain)
+        assert (run(moved(2 * pair + 1, 4), silent) != plain).any()
+        assert (run(moved(2 * pair + 2, 3), silent) != plain).any()
+
+
 def test_statistics_change_in_training_alone():
     variables = noisy(STRAIGHT)
     stats = variables["batch_stats"]

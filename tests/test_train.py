@@ -95,12 +95,13 @@ def test_overfits_one_batch(tiny_config, toy_pieces):
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
-def test_eight_devices_agree_with_one(tiny_config, toy_pieces, parallel):
+@pytest.mark.parametrize(("parallel", "dropout"), [("shard_map", 0.0), ("pmap", 0.0), ("shard_map", 0.3)])
+def test_eight_devices_agree_with_one(tiny_config, toy_pieces, parallel, dropout):
     resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
     # Pieces shorter than the crop make devices hold different numbers of cells.
     assert (toy_pieces.splits["train"].lengths < tiny_config.data.crop_steps).any()
     config = with_train(tiny_config, warmup_steps=0)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=dropout))
     assert config.train.learning_rate == config_lib.Train().learning_rate  # what recipes train with
     one, losses_one = run_steps(config, resident, 1, "shard_map", 5)
     many, losses_many = run_steps(config, resident, 8, parallel, 5)
@@ -109,6 +110,8 @@ def test_eight_devices_agree_with_one(tiny_config, toy_pieces, parallel):
         np.testing.assert_allclose(x, y, atol=1e-5)
     start = state_lib.create(jax.random.key(0), config)
     assert np.abs(leaves(one.params)[-1] - leaves(start.params)[-1]).max() > 1e-4
+    if dropout:  # is heard in training
+        assert losses_one != run_steps(with_train(tiny_config, warmup_steps=0), resident, 1, "shard_map", 5)[1]
 
 
 @pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
