@@ -1,6 +1,6 @@
 """Whether the cores of a CPU do better as one device or as a device each: sampling and training, in turns.
 
-  python benchmarks/cpu_devices.py --checkpoint=checkpoints/small --data=chorales.npz
+  python benchmarks/cpu_devices.py --checkpoint=small --data=chorales.npz
 
 The number of devices is settled when a process starts, so two processes take turns. Prints a Markdown table of medians
 and of the best turns.

@@ -1,6 +1,6 @@
 """Likelihood evaluation: agreement with a plain loop over the same notes, and speed, as ratios in one run.
 
-  python benchmarks/evaluate.py --checkpoint=checkpoints/small --data=chorales.npz
+  python benchmarks/evaluate.py --checkpoint=small --data=chorales.npz
   python benchmarks/evaluate.py --configs=configs/small.py,configs/paper.py --notes=8,32
 
 Given a checkpoint, three ways take turns: the plain loop of tests/reference_nll.py (the whole piece goes through the

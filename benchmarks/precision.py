@@ -1,6 +1,6 @@
 """What lower precision costs in likelihood: validation NLL of one checkpoint, computed and stored in fewer bits.
 
-  python benchmarks/precision.py --checkpoint=checkpoints/small --data=chorales.npz
+  python benchmarks/precision.py --checkpoint=small --data=chorales.npz
 
 Prints a Markdown table: nats per variable on all windows of the split under fixed orderless contexts, and the mean
 difference from float32 over windows with its standard error (the same contexts, so it is paired). "computed" is

@@ -4,8 +4,9 @@
 
 Draws 64 pieces of 256 steps in windows of 64 and prints a Markdown table: means, their standard errors over pieces, and
 by how many errors of the difference they differ; and how many notes differ from those of the same chains drawn in one
-piece: where none does, what differs near joins is chance, and the command fails where one does. That logits in windows
-equal those of the whole piece is tested in tests/test_generate.py.
+piece: where none does, what differs near joins is chance, and the command fails where one does (in float32 on CPU;
+elsewhere rounding may differ). That logits in windows equal those of the whole piece is tested in
+tests/test_generate.py.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def main() -> None:
             print(f"| {name} | " + " | ".join(f"{number:.4f}" for number in found[:3]) + f" | {found[3]:+.1f} |")
         differing = int((whole != pitches).sum())
         print(f"\n{differing} of {pitches.size} notes differ from those of the pieces drawn whole")
-    sys.exit(bool(differing))
+    sys.exit(bool(differing) and devices.on_cpu() and model.compute_dtype(loaded.config.model) == jnp.float32)
 
 
 if __name__ == "__main__":

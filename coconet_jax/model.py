@@ -354,7 +354,7 @@ def apply(
       axis_name: the mapped axis over which the batch's statistics are taken, if any.
       first: place of the first step in its piece, which begins with a beat; any multiple of a beat (`beat_steps`) more
         or less is the same.
-      kept: in training, factors of the channels between the two layers of each residual pair (`draw_kept`).
+      kept: factors of the channels between the two layers of each residual pair (`draw_kept`); where `train` alone.
 
     Returns:
       Float32 logits, and batch_stats (updated where `train`).

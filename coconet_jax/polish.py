@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int16, Integer
 import numpy as np
 
 from coconet_jax import config as config_lib
-from coconet_jax import devices, generate, offline, pianoroll, samples, score, steering, tasks, weights
+from coconet_jax import devices, generate, model, offline, pianoroll, samples, score, steering, tasks, weights
 from coconet_jax.judge import critic as critic_lib
 from coconet_jax.judge import selection
 
@@ -29,7 +29,7 @@ WINDOW_STEPS: Final = critic_lib.STEPS  # what the critic sees of a longer piece
 # What the generator sees on either side of a passage. On 160 validation windows more hardly counts: the NLL of two
 # beats given all around them is 1.286 nats with 16 steps, 1.275 with 28, 1.273 with 60 (`small`, step 20,000).
 CONTEXT_STEPS: Final = 16
-_LEAST: Final = 64  # candidates at once on an accelerator, however few chains there are: any has room for these
+_LEAST: Final = 64  # candidates at once where the shape may show, however few chains there are: any device has room
 
 # What the critic says of pieces: the higher the better, and which are barred.
 Judge = Callable[[Int16[np.ndarray, "n t 4"]], tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]]
@@ -190,10 +190,10 @@ def _drawing_plan(plan: generate.Plan, windows: list[slice], most: int, passages
     """
     steps = windows[0].stop - windows[0].start
     rows = plan.micro_batch * most * passages.candidates
-    if devices.on_cpu():  # where cores share them out, which changes nothing
-        rows *= plan.num_devices or len(jax.local_devices())
-        micro_batch = generate.default_micro_batch(rows, steps, plan.model)
-    else:  # where the shape may show: from what a manifest says, so that it is the same wherever a run is gone on with
+    on_all = rows * (plan.num_devices or len(jax.local_devices()))
+    if devices.on_cpu() and model.compute_dtype(plan.model) == np.float32:  # where the shape changes nothing
+        micro_batch = generate.default_micro_batch(on_all, steps, plan.model)
+    else:  # where it may show: from what a manifest says, so that it is the same wherever a run is gone on with
         held = plan.micro_batch * min(len(plan.request.free), 2 * generate.WINDOW_STEPS)
         micro_batch = min(rows, max(held // steps, _LEAST))
     settings = config_lib.Sample(
@@ -204,7 +204,7 @@ def _drawing_plan(plan: generate.Plan, windows: list[slice], most: int, passages
     )
     prior = plan.prior and steering.Steering(plan.prior.bias[windows[0]], plan.prior.temperature[windows[0]])
     return plan._replace(
-        settings=settings, prior=prior, micro_batch=micro_batch, num_devices=generate.num_devices(rows, micro_batch)
+        settings=settings, prior=prior, micro_batch=micro_batch, num_devices=generate.num_devices(on_all, micro_batch)
     )
 
 

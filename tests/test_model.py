@@ -383,9 +383,11 @@ def test_statistics_span_devices_that_hold_unequal_numbers_of_cells(num_devices)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
 
 
-@pytest.mark.parametrize("num_layers", [6, 7])
-def test_dropout_is_of_whole_channels_between_the_layers_of_a_pair(num_layers):
-    net = config.Model(num_layers=num_layers, num_filters=8, dropout=0.4)
+@pytest.mark.parametrize(
+    ("num_layers", "more"), [(6, {}), (7, {}), (6, {"remat": True}), (6, {"architecture": "separable"})]
+)
+def test_dropout_is_of_whole_channels_between_the_layers_of_a_pair(num_layers, more):
+    net = config.Model(num_layers=num_layers, num_filters=8, dropout=0.4, **more)
     pairs = (num_layers - 2) // 2
     kept = model.draw_kept(jax.random.split(jax.random.key(0), 500), net)
     assert kept.shape == (500, pairs, 8) and set(np.unique(kept)) == {0, np.float32(1 / 0.6)}
@@ -409,6 +411,7 @@ def test_dropout_is_of_whole_channels_between_the_layers_of_a_pair(num_layers):
         np.testing.assert_array_equal(run(moved(2 * pair + 1, 3), silent), plain)
         assert (run(moved(2 * pair + 1, 4), silent) != plain).any()
         assert (run(moved(2 * pair + 2, 3), silent) != plain).any()
+        assert (run(moved(num_layers - 2, 3), silent) != plain).any()  # which belongs to no pair where layers are odd
 
 
 def test_statistics_change_in_training_alone():

@@ -3,6 +3,7 @@
 import dataclasses
 from itertools import permutations
 
+import jax
 import numpy as np
 import pytest
 
@@ -77,14 +78,22 @@ def test_what_is_real_enough_is_left_alone(make_plan):
     assert (again != raw).any(axis=(1, 2)).all()
 
 
-def test_off_cpu_the_shape_of_its_batches_follows_from_the_plan_alone(make_plan, monkeypatch):
-    monkeypatch.setattr(polish.devices, "on_cpu", lambda: False)
+@pytest.mark.parametrize(("on_cpu", "dtype"), [(False, "float32"), (True, "bfloat16")])
+def test_where_it_may_show_the_shape_of_its_batches_follows_from_the_plan_alone(make_plan, monkeypatch, on_cpu, dtype):
+    monkeypatch.setattr(polish.devices, "on_cpu", lambda: on_cpu)
     monkeypatch.setattr(polish.devices, "memory_bytes", lambda: 1)  # which would leave room for one chain
     windows = [slice(0, 40)]
 
     def shape(steps: int, chains: int, most: int = 4) -> int:
-        base = make_plan(tasks.compose(steps))._replace(micro_batch=chains)
-        return polish._drawing_plan(base, windows, most, polish.PASSAGES).micro_batch
+        base = make_plan(tasks.compose(steps))
+        base = base._replace(micro_batch=chains, model=dataclasses.replace(base.model, dtype=dtype))
+        drawing = polish._drawing_plan(base, windows, most, polish.PASSAGES)
+        # All devices have something to do that has been given so many chains.
+        assert drawing.num_devices == min(jax.local_device_count(), -(-rows(chains, most) // drawing.micro_batch))
+        return drawing.micro_batch
+
+    def rows(chains: int, most: int) -> int:
+        return chains * most * polish.PASSAGES.candidates * jax.local_device_count()
 
     assert shape(64, 512) == 512 * 64 // 40  # no more music at once than in the batches that the chains came from
     assert shape(64, 32) == 64 and shape(64, 2) == 2 * 4 * 4  # few candidates are drawn at once

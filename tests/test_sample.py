@@ -437,6 +437,8 @@ def test_sampling_needs_neither_tfds_nor_music21(run, tmp_path):
     done = conftest.run_command("coconet_jax.sample", f"--checkpoint={run}", *words, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "chorale_0003.mid").exists()
+    helped = conftest.run_command("coconet_jax.sample", "--help", PYTHONPATH=path)
+    assert helped.returncode == 0 and "examples:" in helped.stdout
 
 
 @pytest.mark.slow

@@ -104,7 +104,8 @@ def test_every_model_that_ships_has_a_card_of_its_own_weights():
 @pytest.mark.slow
 def test_the_wheel_brings_models_cards_and_critics(tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(conftest.REPOSITORY / "coconet_jax", source / "coconet_jax")
+    bytecode = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(conftest.REPOSITORY / "coconet_jax", source / "coconet_jax", ignore=bytecode)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(conftest.REPOSITORY / name, source)
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", f"--wheel-dir={tmp_path}", str(source)]
