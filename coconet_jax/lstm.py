@@ -214,14 +214,6 @@ def _strings(batch: data.Batch, order: events.Order, size: int) -> tuple[Int[Arr
     return events.pack(*events.slots(batch.pitches, length, order), size), length
 
 
-def draw_dropout(key: Key[Array, ""], index: Int[Array, " b"], config: Lstm) -> Float[Array, "b layers units"]:
-    """0 for units that are silent, the others scaled up; `index` is each example's place in the global batch."""
-    shape = (config.num_layers, config.num_units)
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(index)
-    kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - config.dropout, shape))(keys)
-    return kept / (1 - config.dropout)
-
-
 def train_step(
     state: state_lib.TrainState, source: data.Resident | data.Batch, *, config: Config
 ) -> tuple[state_lib.TrainState, dict[str, Float[Array, ""]]]:
@@ -232,7 +224,10 @@ def train_step(
     batch = steps.own_batch(key, index, source, config)
     size = int(config.data.crop_steps * config.model.events_per_step) + 1
     strings, length = _strings(batch, config.model.order, size)
-    keep = draw_dropout(data.context_key(key), index, config.model) if config.model.dropout else None
+    keep = None
+    if config.model.dropout:
+        shape = (config.model.num_layers, config.model.num_units)
+        keep = steps.draw_dropout(data.context_key(key), index, shape, config.model.dropout)
     cells = jax.lax.psum(jnp.sum(length) * pianoroll.NUM_VOICES, devices.AXIS)
 
     def loss(params: Any) -> Float[Array, ""]:

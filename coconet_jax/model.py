@@ -211,7 +211,7 @@ class Coconet(nn.Module):
         valid: Bool[Array, "b t"],
         train: bool,
         first: First = 0,
-        kept: Float[Array, "b k f"] | None = None,
+        keep: Float[Array, "b k f"] | None = None,
     ) -> Float[Array, "b s p i"]:
         dtype = compute_dtype(self.config)
         given = jnp.broadcast_to((context & valid[..., None])[:, :, None, :], roll.shape).astype(dtype)
@@ -230,8 +230,8 @@ class Coconet(nn.Module):
             activate = n < len(specs) - 1
             layer = layer_class(spec, self.config, activate, self.axis_name, self.narrow, name=f"layer_{n:02d}")
             x = layer(x, skip if ends_pair else None, valid, train)
-            if kept is not None and n % 2 == 1 and n < len(specs) - 2:
-                x = x * kept[:, n // 2, None, None].astype(dtype)
+            if keep is not None and n % 2 == 1 and n // 2 < num_pairs(self.config):
+                x = x * keep[:, n // 2, None, None].astype(dtype)
             if n == 0 and (self.config.pitch_embedding or self.config.beat_steps):
                 begins = first + (_reach_of(spec)[0] if self.narrow else 0)
                 x = self._place(x, begins) * valid[:, :, None, None].astype(dtype)
@@ -259,14 +259,9 @@ def _crop(x: Array, spec: LayerSpec) -> Array:
     return x[:, before : x.shape[1] - after]
 
 
-def draw_kept(keys: Key[Array, " b"], config: config_lib.Model) -> Float[Array, "b k f"]:
-    """Factors for `apply` by example, residual pair and channel: 0 for a share `dropout`, the others so much larger.
-
-    Whole channels, as neighbouring cells of one say much the same (Tompson et al. 2015, arXiv 1411.4280, section 3.2).
-    """
-    shape = ((config.num_layers - 2) // 2, config.num_filters)
-    stays = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - config.dropout, shape))(keys)
-    return stays / jnp.float32(1 - config.dropout)
+def num_pairs(config: config_lib.Model) -> int:
+    """Residual pairs: layers 1 and 2, 3 and 4, ..., without the last layer; the first stands alone too."""
+    return (config.num_layers - 2) // 2
 
 
 def init(key: Key[Array, ""], config: config_lib.Model) -> Variables:
@@ -340,7 +335,7 @@ def apply(
     train: bool,
     axis_name: str | None = None,
     first: First = 0,
-    kept: Float[Array, "b k f"] | None = None,
+    keep: Float[Array, "b k f"] | None = None,
 ) -> tuple[Float[Array, "b t p i"], Variables]:
     """Logits over pitch for every variable, and the BatchNorm statistics.
 
@@ -354,14 +349,16 @@ def apply(
       axis_name: the mapped axis over which the batch's statistics are taken, if any.
       first: place of the first step in its piece, which begins with a beat; any multiple of a beat (`beat_steps`) more
         or less is the same.
-      kept: factors of the channels between the two layers of each residual pair (`draw_kept`); where `train` alone.
+      keep: factors of a dropout (`steps.draw_dropout`), of the channels between the two layers of each residual pair;
+        heeded where `train`. Whole channels, as neighbouring cells of one say much the same (Tompson et al. 2015, arXiv
+        1411.4280, section 3.2).
 
     Returns:
       Float32 logits, and batch_stats (updated where `train`).
     """
     module = Coconet(config, axis_name)
     if train:
-        logits, updates = module.apply(variables, roll, context, valid, True, first, kept, mutable=["batch_stats"])
+        logits, updates = module.apply(variables, roll, context, valid, True, first, keep, mutable=["batch_stats"])
         return logits, updates["batch_stats"]
     predicted: Any = module.apply(variables, roll, context, valid, False, first)
     return predicted, variables["batch_stats"]

@@ -37,17 +37,17 @@ def forward(
     context: Bool[Array, "b t i"],
     config: config_lib.Model,
     ends: bool,
-    kept: Float[Array, "b k f"] | None = None,
+    keep: Float[Array, "b k f"] | None = None,
 ) -> tuple[Float[Array, ""], Any]:
     """In training: the sum of the ordering NLL over this device's examples, and the BatchNorm statistics.
 
     Where crops show the `ends` of pieces, what lies outside is to the network a part of them that is given: silence.
-    `kept`: see `model.apply`.
+    `keep`: see `model.apply`.
     """
     roll = pianoroll.from_pitches(batch.pitches)
     target = batch.valid[..., None] & ~context
     seen, valid = (~target, jnp.ones_like(batch.valid)) if ends else (context, batch.valid)
-    logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS, kept=kept)
+    logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS, keep=keep)
     return objective.nll_and_cells(logits, roll, target, batch.valid)[0], stats
 
 
@@ -65,6 +65,21 @@ def own_batch(
         return source
     grid = config_lib.crop_grid(config.data)
     return data.draw_batch(data.batch_key(key), index, source, crop_steps=config.data.crop_steps, grid=grid)
+
+
+def draw_dropout(
+    key: Key[Array, ""], index: Int[Array, " b"], shape: tuple[int, int], share: float
+) -> Float[Array, "b layers units"]:
+    """Factors: 0 for a share of all units, others in each example, and the rest scaled up.
+
+    Args:
+      key: of the step.
+      index: each example's place in the global batch.
+      shape: layers and units of each.
+      share: of the units that are silent.
+    """
+    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(index)
+    return jax.vmap(lambda k: jax.random.bernoulli(k, 1 - share, shape))(keys) / (1 - share)
 
 
 def train_step(
@@ -86,14 +101,14 @@ def train_step(
     batch = own_batch(key, index, source, config)
     context = draw_context(data.context_key(key), index, batch.valid, train)
     cells = jax.lax.psum(jnp.sum(batch.valid) * pianoroll.NUM_VOICES, devices.AXIS)
-    kept = None
+    keep = None
     if config.model.dropout:
-        keys = jax.vmap(lambda n: jax.random.fold_in(data.dropout_key(key), n))(index)
-        kept = model.draw_kept(keys, config.model)
+        shape = (model.num_pairs(config.model), config.model.num_filters)
+        keep = draw_dropout(data.dropout_key(key), index, shape, config.model.dropout)
 
     def loss(params: Any) -> tuple[Float[Array, ""], Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        total, stats = forward(variables, batch, context, config.model, config.data.ends, kept)
+        total, stats = forward(variables, batch, context, config.model, config.data.ends, keep)
         return total / cells, stats
 
     (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)

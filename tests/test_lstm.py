@@ -205,15 +205,6 @@ def test_validation_is_the_likelihood_of_whole_windows(toy_pieces):
     assert float(nll[1]) == pytest.approx((by_hand[0] + by_hand[2]) / (steps[0] + steps[2]) / 4, rel=1e-5)
 
 
-def test_dropout_belongs_to_the_example():
-    config = lstm.Lstm(num_layers=2, num_units=500, dropout=0.25)
-    keep = lstm.draw_dropout(jax.random.key(0), jnp.arange(4), config)
-    assert set(np.unique(keep)) == {0.0, np.float32(1 / 0.75)}
-    assert float(keep.mean()) == pytest.approx(1, abs=0.05)
-    np.testing.assert_array_equal(lstm.draw_dropout(jax.random.key(0), jnp.array([2]), config)[0], keep[2])
-    assert (keep[0] != keep[1]).any()
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -147,6 +147,14 @@ def test_streamed_batches_train_as_resident_ones_do(tiny_config, toy_pieces, end
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
+def test_dropout_belongs_to_the_example():
+    keep = steps.draw_dropout(jax.random.key(0), jnp.arange(4), (2, 500), 0.25)
+    assert keep.shape == (4, 2, 500) and set(np.unique(keep)) == {0.0, np.float32(1 / 0.75)}
+    assert float(keep.mean()) == pytest.approx(1, abs=0.05)
+    np.testing.assert_array_equal(steps.draw_dropout(jax.random.key(0), jnp.array([2]), (2, 500), 0.25)[0], keep[2])
+    assert (keep[0] != keep[1]).any()
+
+
 def test_what_lies_outside_of_a_piece_is_given_as_silence(tiny_config, toy_pieces):
     resident = data.make_resident(toy_pieces.splits["train"], with_data(tiny_config, ends=True).data)
     variables = model.init(jax.random.key(3), tiny_config.model)
