@@ -15,7 +15,7 @@ from jaxtyping import Float
 import numpy as np
 
 from coconet_jax import errors, pieces
-from coconet_jax.judge import composers, distances, rates, sets, theory
+from coconet_jax.judge import beats, composers, distances, rates, sets, theory
 
 TITLES = {
     "kid": "KID",
@@ -78,16 +78,14 @@ def count_copies(columns: dict[str, dict[str, Float[np.ndarray, " n"]]], names: 
 
 def pool_parallels(piece_set: pieces.PieceSet) -> str:
     """Parallels of all pieces of all splits, a beat counting alike in long and short ones."""
+    parts = [(part.pitches, beats.mark_valid(part.pitches, part.lengths)) for part in piece_set.splits.values()]
     found = []
     for count in (theory.count_parallel_fifths, theory.count_parallel_octaves):
-        counts = [
-            count(pitches[None, :length])[0]
-            for part in piece_set.splits.values()
-            for pitches, length in zip(part.pitches, part.lengths, strict=True)
-        ]
-        rate = rates.rate_per_100_beats(np.concatenate(counts)[None], piece_set.steps_per_quarter)
+        counts = np.concatenate([count(pitches)[valid] for pitches, valid in parts])
+        rate = rates.rate_per_100_beats(counts[None], piece_set.steps_per_quarter)
         found.append(f"{rate.rate:.3f} [{rate.low:.3f}, {rate.high:.3f}]")
-    return f"All {len(counts)} pieces: parallel fifths {found[0]}, octaves {found[1]} per 100 beats\n"
+    number = sum(len(pitches) for pitches, _ in parts)
+    return f"All {number} pieces: parallel fifths {found[0]}, octaves {found[1]} per 100 beats\n"
 
 
 def to_markdown(rows: dict[str, dict[str, rates.Measure]]) -> str:

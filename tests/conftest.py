@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import jaxtyping
 
@@ -32,6 +34,16 @@ assert len(jax.devices()) == 8  # settled before a command could choose otherwis
 
 from coconet_jax import config as config_lib  # noqa: E402
 from coconet_jax import model, pieces, storage  # noqa: E402
+
+
+def load_benchmark(name: str) -> Any:
+    """A module of benchmarks/, which is no package, also where the package has one of its name."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", REPOSITORY / "benchmarks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

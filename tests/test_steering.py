@@ -1,7 +1,5 @@
 """Soft priors: their values on cases made by hand, and that each does more the stronger it is."""
 
-import importlib.util
-
 import conftest
 import numpy as np
 import pytest
@@ -176,11 +174,7 @@ def test_mistakes_are_one_line(make, message):
 
 def test_a_prior_that_does_nothing_or_the_opposite_is_found_out():
     """By benchmarks/steering.py, of whose name there is a module of the package too."""
-    path = conftest.REPOSITORY / "benchmarks" / "steering.py"
-    spec = importlib.util.spec_from_file_location("steering_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = conftest.load_benchmark("steering")
     judge = benchmark.does_what_it_says
     assert judge([0.1, 0.2, 0.4], True) and judge([0.4, 0.2, 0.1], False)
     for means in ([0.1, 0.1, 0.1], [0.1, 0.2, 0.2], [0.4, 0.2, 0.1], [0.1, 0.3, 0.2]):

@@ -1,8 +1,8 @@
 """All measures of a set by name, tables of sets, and the table of samplers."""
 
-import importlib.util
 import math
 
+import conftest
 import handmade
 import numpy as np
 import pytest
@@ -15,12 +15,7 @@ R = handmade.R
 
 @pytest.fixture(scope="module")
 def samplers():
-    """benchmarks/samplers.py, which is no module of the package."""
-    spec = importlib.util.spec_from_file_location("samplers", handmade.REPOSITORY / "benchmarks" / "samplers.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return conftest.load_benchmark("samplers")
 
 
 def test_padding_changes_no_measure():
@@ -96,6 +91,18 @@ def test_rows_of_the_samplers_table(samplers):
     assert [line.count("|") for line in table] == [9] * 4  # eight columns: NLL, which no row has, is left out
     assert table[2].startswith("| Bach, test | - | - | 2 | 25.00 [0.63, 139.29] | 0.00 [0.00, 92.22] | 50.0 ± 50.0 % |")
     assert table[3].startswith("| gibbs | 64 | 1.25 | 2 |")
+
+
+def test_parallels_are_pooled_over_all_pieces_without_their_padding():
+    chords = np.array([[72, 67, 64, 48], [74, 69, 65, 50]], np.int8)  # two octaves (S and B), a fifth (A and B), ...
+    piece = np.repeat(chords, 4, axis=0)[None]
+    long = np.concatenate([piece, piece[:, ::-1]], axis=1)  # what lies behind the first's end counts for nothing
+    room = np.zeros((1, 4), np.int8)
+    parts = {str(n): pieces.Pieces(long, np.array([n], np.int32), ("a",), room) for n in (8, 16)}
+    found = [int(theory.count_parallel_fifths(long[:, :length]).sum()) for length in (8, 16)]
+    assert 0 < found[0] < found[1]
+    text = conftest.load_benchmark("theory").pool_parallels(pieces.PieceSet(parts, 4, "toy"))
+    assert text.startswith(f"All 2 pieces: parallel fifths {100 * sum(found) / 6:.3f} [")
 
 
 def test_windows_of_bach_do_not_overlap(samplers, toy_pieces, toy_path):

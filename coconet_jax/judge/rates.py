@@ -71,7 +71,7 @@ def rate_per_100_beats(
     Args:
       counts: events at each step, such as `theory.count_parallel_fifths` gives.
       steps_per_quarter: the grid.
-      where: the steps that count, such as `theory.mark_valid` of whole pieces or those near a join. A beat is
+      where: the steps that count, such as `beats.mark_valid` of whole pieces or those near a join. A beat is
         steps_per_quarter of them. Default all.
       confidence: of the interval.
     """
