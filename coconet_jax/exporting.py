@@ -184,16 +184,19 @@ def _jobs(made: samples.Samples, formats: Sequence[str], qpm: float | None, mann
 def _write(job: _Job) -> None:
     """Writes the files of a job, each beside its place first."""
     for kind, name in job.files:
-        partial = os.path.join(job.manner.staging, name)
-        if kind == "midi":
-            notation.write_midi(partial, job.piece, programs=job.manner.programs, velocities=job.manner.velocities)
-        elif kind == "musicxml":
-            notation.write_musicxml(partial, job.piece, staves=job.manner.staves)
-        elif kind == "wav":
-            notation.write_wav(partial, job.piece, programs=job.manner.programs, velocities=job.manner.velocities)
-        else:
-            render.write_pianoroll(partial, job.piece, given=job.given)
-        os.replace(partial, os.path.join(job.manner.out, name))
+        partial, path = (os.path.join(folder, name) for folder in (job.manner.staging, job.manner.out))
+        try:
+            if kind == "midi":
+                notation.write_midi(partial, job.piece, programs=job.manner.programs, velocities=job.manner.velocities)
+            elif kind == "musicxml":
+                notation.write_musicxml(partial, job.piece, staves=job.manner.staves)
+            elif kind == "wav":
+                notation.write_wav(partial, job.piece, programs=job.manner.programs, velocities=job.manner.velocities)
+            else:
+                render.write_pianoroll(partial, job.piece, given=job.given)
+        except errors.InputError as error:  # of a full disk, say; to the user the file has the name that it was to have
+            raise errors.InputError(str(error).replace(partial, path)) from None
+        os.replace(partial, path)
 
 
 # ------------------------------------------------------------------------------------------- processes

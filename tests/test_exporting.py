@@ -9,7 +9,7 @@ import conftest
 import numpy as np
 import pytest
 
-from coconet_jax import errors, exporting, notation, pianoroll, samples, storage
+from coconet_jax import errors, exporting, files, notation, pianoroll, samples, storage
 
 
 def make(count: int, steps: int = 16, **fields) -> samples.Samples:
@@ -135,6 +135,22 @@ def test_what_cannot_be_written_is_one_line_and_nothing_half(tmp_path, processes
     assert written and written <= {f"chorale_000{n}.musicxml" for n in range(4)}
     for name in written:
         notation.read_satb(tmp_path / name)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("format", ["midi", "musicxml", "png"])
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, monkeypatch, format):
+    name = f"chorale_0002{exporting.SUFFIXES[format]}"
+    monkeypatch.setattr(files, "clean_up", lambda folder: None)
+    staging = files.temporary_path(tmp_path / "export")
+    staging.mkdir()
+    for path in (staging / name, files.temporary_path(staging / name)):
+        path.symlink_to("/dev/full")
+    with pytest.raises(errors.InputError) as complaint:
+        exporting.export(make(4), tmp_path, (format,), processes=1)
+    assert str(complaint.value).startswith(f"cannot write {tmp_path / name}: No space left on device; make room or")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert not staging.exists() and written <= {name.replace("2", digit) for digit in "013"}
 
 
 def test_a_folder_that_is_a_file(tmp_path):
