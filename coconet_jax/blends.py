@@ -40,8 +40,9 @@ def hybrid(pieces: Sequence[score.Score], *, keep_share: float = 0.5, chunk_step
         row[pickup - piece.pickup_steps :][: len(piece.pitches)] = True
     pitches = np.stack([piece.pitches for piece in laid])
     onset = np.stack([piece.onset for piece in laid])
+    held = tasks.went_on(pitches, onset)
 
-    def chain(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def chain(seed: int, number: int) -> _Kept:
         generator = tasks.generator(seed, number)
         slots = _slots(generator.random(), length, chunk, pickup, first.steps_per_quarter)
         kept = _choose(generator, int(slots[-1]) + 1, keep_share)
@@ -49,7 +50,9 @@ def hybrid(pieces: Sequence[score.Score], *, keep_share: float = 0.5, chunk_step
         stays = (source >= 0) & inside[source, np.arange(length)]
         free = np.broadcast_to(~stays[:, None], pitches.shape[1:])
         step = np.arange(length)
-        return pitches[source, step], onset[source, step], free
+        # Right after a chunk that is kept, its own score says whether the last notes of it went on.
+        lasting = np.where(source < 0, np.roll(source, 1), source)
+        return pitches[source, step], onset[source, step], free, held[lasting, step]
 
     title = " + ".join(piece.title for piece in pieces if piece.title)
     silence = np.full(pitches.shape[1:], pianoroll.REST, np.int16)
@@ -86,7 +89,9 @@ def variations(
     chunk = _chunk(chunk_steps, 2 * piece.steps_per_quarter, length)
     writable = ~tasks.silent_cells(piece, rests, ("fill", "keep", "together"))
 
-    def chain(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    held = tasks.went_on(piece.pitches, piece.onset)
+
+    def chain(seed: int, number: int) -> _Kept:
         generator = tasks.generator(seed, number)
         lots = generator.random(pianoroll.NUM_VOICES)
         runs = [_slots(lot, length, chunk, piece.pickup_steps, piece.steps_per_quarter) for lot in lots]
@@ -95,21 +100,22 @@ def variations(
         kept[_choose(generator, len(kept), similarity)] = True
         firsts = np.cumsum(counts) - counts
         stays = np.stack([kept[first + run] for first, run in zip(firsts, runs, strict=True)], axis=1)
-        return piece.pitches, piece.onset, writable & ~stays
+        return piece.pitches, piece.onset, writable & ~stays, held
 
     return tasks.Request(piece, writable, vary=_every(chain))
 
 
-_Chain = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+_Kept = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # pitches, onsets, what is free, what went on
 
 
-def _every(chain: _Chain) -> Callable[[int, Int[np.ndarray, " n"]], tasks.Given]:
-    """(seed, numbers) -> Given, from what one chain is given: pitches, onsets and what is free, of which it blanks."""
+def _every(chain: Callable[[int, int], _Kept]) -> Callable[[int, Int[np.ndarray, " n"]], tasks.Given]:
+    """(seed, numbers) -> Given, from what one chain keeps; it blanks what is free."""
 
     def vary(seed: int, ids: Int[np.ndarray, " n"]) -> tasks.Given:
-        pitches, onset, free = (np.stack(part) for part in zip(*[chain(seed, int(i)) for i in ids], strict=True))
+        kept = zip(*[chain(seed, int(number)) for number in ids], strict=True)
+        pitches, onset, free, held = (np.stack(part) for part in kept)
         blank = np.where(free, pianoroll.REST, pitches).astype(np.int8)
-        return tasks.Given(blank, onset & ~free, free)
+        return tasks.Given(blank, onset & ~free, free, went_on=held)
 
     return vary
 

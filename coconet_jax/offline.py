@@ -129,6 +129,8 @@ def describe(request: tasks.Request, seed: int) -> dict[str, Any]:
     given = request.given
     # Where a request differs from chain to chain, the first eight tell it from another.
     first = tasks.start(request, seed, np.arange(8 if request.vary else 1))
+    held = tasks.went_on(given.pitches, given.onset) if first.went_on is None else first.went_on
+    held = held & tasks.follows_given(first.free)  # what else of the old music is in the samples
     return {
         "steps": len(request.free),
         "steps_per_quarter": given.steps_per_quarter,
@@ -137,7 +139,7 @@ def describe(request: tasks.Request, seed: int) -> dict[str, Any]:
         "qpm": float(given.qpm),
         "title": given.title,
         "in_turn": list(request.in_turn),
-        "sha256": sha256(*first[:3], request.free),
+        "sha256": sha256(*first[:3], request.free, *([held] if held.any() else [])),
     }
 
 

@@ -29,6 +29,7 @@ class Given(NamedTuple):
       free: what the model writes.
       ends: which of the request's ends these chains have; None: all.
       first: steps from a beat to the first step, before it where negative; None: as the request's pickup has it.
+      went_on: where the note of the step before went on in the score that is given; None: as in the request's.
     """
 
     pitches: Int8[np.ndarray, "n t 4"]
@@ -36,6 +37,7 @@ class Given(NamedTuple):
     free: Bool[np.ndarray, "n t 4"]
     ends: Bool[np.ndarray, "n 2"] | None = None
     first: Int[np.ndarray, " n"] | None = None
+    went_on: Bool[np.ndarray, "n t 4"] | None = None
 
 
 class Request(NamedTuple):
@@ -94,12 +96,24 @@ def struck(request: Request, given: Given, pitches: Integer[np.ndarray, "n t 4"]
     note of the score went on there too.
     """
     changes = np.stack([pianoroll.onsets_where_pitch_changes(piece) for piece in pitches])
-    old = request.given.pitches
-    went_on = np.zeros(old.shape, bool)
-    went_on[1:] = (old[1:] == old[:-1]) & ~request.given.onset[1:]
-    after_given = np.zeros(given.free.shape, bool)
-    after_given[:, 1:] = given.free[:, 1:] & ~given.free[:, :-1] & (pitches[:, :-1] != pianoroll.REST)
-    return changes | (given.onset & ~given.free) | (after_given & ~went_on)
+    after_given = follows_given(given.free)
+    after_given[:, 1:] &= pitches[:, :-1] != pianoroll.REST
+    held = went_on(request.given.pitches, request.given.onset) if given.went_on is None else given.went_on
+    return changes | (given.onset & ~given.free) | (after_given & ~held)
+
+
+def follows_given(free: Bool[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t 4"]:
+    """The free cells right after given ones of their voice."""
+    after = np.zeros(free.shape, bool)
+    after[:, 1:] = free[:, 1:] & ~free[:, :-1]
+    return after
+
+
+def went_on(pitches: Integer[np.ndarray, "*n t 4"], onset: Bool[np.ndarray, "*n t 4"]) -> Bool[np.ndarray, "*n t 4"]:
+    """Where the note of the step before goes on."""
+    held = np.zeros(pitches.shape, bool)
+    held[..., 1:, :] = (pitches[..., 1:, :] == pitches[..., :-1, :]) & ~onset[..., 1:, :]
+    return held
 
 
 def silent_cells(piece: score.Score, rests: str, choices: Sequence[str]) -> Bool[np.ndarray, "t 4"]:

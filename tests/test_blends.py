@@ -68,6 +68,24 @@ def test_hybrid_chunks_are_as_long_as_asked_and_begin_on_beats():
         assert (bounds % 4 == 2).all() and (np.diff(bounds) % 8 == 0).all()
 
 
+def test_notes_of_a_hybrid_keep_the_lengths_that_they_had():
+    """What is written right after a chunk, at its pitch, prolongs a note that went on there and no other."""
+    pieces = [plain(60, 32), plain(60, 32)]
+    for piece in pieces:
+        piece.onset[::4] = True  # quarters
+    for chunk, cuts in ((8, {True}), (6, {True, False})):
+        found = []
+        request = blends.hybrid(pieces, keep_share=0.5, chunk_steps=chunk)
+        begun = tasks.start(request, 0, np.arange(8))
+        struck = tasks.struck(request, begun, np.full(begun.pitches.shape, 60))
+        for row, free in zip(struck[..., 0], begun.free[..., 0], strict=True):
+            assert (row[~free] == pieces[0].onset[~free, 0])[1:].all()
+            after = np.flatnonzero(free[1:] & ~free[:-1]) + 1
+            assert row[after].tolist() == pieces[0].onset[after, 0].tolist()
+            found += row[after].tolist()
+        assert set(found) == cuts
+
+
 def test_hybrid_lays_scores_bar_line_on_bar_line():
     long, short = filled(70, pickup=6, title="A"), plain(50, 40, title="B")
     request = blends.hybrid([short, long], keep_share=0.9)

@@ -93,6 +93,10 @@ def test_requests_that_differ_by_chain(tmp_path):
     request = tasks.Request(REQUEST.given, REQUEST.free, vary=vary)
     made = offline.to_samples(request, draw(range(4)), np.arange(4), 0)
     assert made.given[:, 0].all(axis=1).tolist() == [False, True, False, True] and not made.given[:, 1:].any()
+    # Whether a note of the old music went on into what is rewritten shows in where the written ones are struck.
+    pieces = [score.from_pitches(np.full((8, 4), 60)) for _ in range(2)]
+    pieces[1].onset[4] = True
+    assert len({offline.describe(tasks.inpaint(piece, 4, 6), 0)["sha256"] for piece in pieces}) == 2
     digests = [offline.describe(request, seed)["sha256"] for seed in (0, 1)]
     assert len({*digests, offline.describe(REQUEST, 0)["sha256"]}) == 3
 
