@@ -55,9 +55,11 @@ def pad(piece: score.Score, before: int, after: int) -> score.Score:
     return dataclasses.replace(piece, pitches=pitches, onset=onset, pickup_steps=pickup)
 
 
-def without_last_rests(piece: score.Score) -> score.Score:
-    """A score up to its last note: files fill their last bar with rests."""
+def without_last_rests(piece: score.Score, *, to_bar_line: bool = False) -> score.Score:
+    """A score up to its last note, or the end of that bar as far as it goes: files fill their last bar with rests."""
     end = int(np.flatnonzero((piece.pitches != pianoroll.REST).any(axis=1)).max(initial=0)) + 1
+    if to_bar_line and (bar := score.bar_steps(piece.meter, piece.steps_per_quarter)):
+        end += (piece.pickup_steps - end) % bar
     return dataclasses.replace(piece, pitches=piece.pitches[:end], onset=piece.onset[:end])
 
 

@@ -15,7 +15,8 @@ from coconet_jax import bars, errors, parts, pianoroll, score, spelling, tasks
 def with_notes(request: tasks.Request, notes: score.Score) -> tasks.Request:
     """The request with notes [t,4] of the user's that stand in every answer; where `notes` is silent nothing changes.
 
-    What the reader of the notes changed or left out is told with the request's own remarks.
+    What the reader of the notes changed or left out is told with the request's own remarks, and so is another meter:
+    notes stand at the steps at which they are written.
 
     Raises:
       InputError: another grid or pick-up, longer than the request, or other notes than some that stay anyway.
@@ -33,18 +34,27 @@ def with_notes(request: tasks.Request, notes: score.Score) -> tasks.Request:
             f"given: {len(notes.pitches)} steps, but {len(given.pitches)} in the piece; shorten the notes"
         )
     told = (*given.remarks, *(f"given: {remark}" for remark in notes.remarks))
+    if notes.meter != given.meter:
+        one, other = ("/".join(map(str, meter)) for meter in (notes.meter, given.meter))
+        told += (f"given: written in {one}, and kept step by step in a piece in {other}",)
     notes = bars.pad(notes, 0, more)
     request = request._replace(given=dataclasses.replace(given, remarks=told))
     return _fixed(request, "given", notes.pitches != pianoroll.REST, notes.pitches, notes.onset)
 
 
-def with_last_chord(request: tasks.Request, chord: Sequence[int], steps: int) -> tasks.Request:
-    """The request with its last `steps` steps fixed to four MIDI pitches, soprano to bass.
+def with_last_chord(request: tasks.Request, chord: Sequence[int], steps: int | None = None) -> tasks.Request:
+    """The request with the last steps that sound fixed to four MIDI pitches, soprano to bass.
+
+    Args:
+      request: to be given that end.
+      chord: four pitches of 36..81.
+      steps: how long; None: two quarters, or what the last notes of what is given allow.
 
     Raises:
       InputError: not four pitches of 36..81, more steps than there are, or other notes than some that stay anyway.
     """
-    total = len(request.free)
+    sounding = request.free.any(axis=1) | (request.given.pitches != pianoroll.REST).any(axis=1)
+    total = int(np.flatnonzero(sounding)[-1]) + 1  # a file fills its last bar with rests
     names = " ".join(parts.pitch_name(pitch) if 0 <= pitch < 128 else str(pitch) for pitch in chord)
     low, high = pianoroll.MIN_PITCH, pianoroll.MAX_PITCH
     if len(chord) != pianoroll.NUM_VOICES or not all(low <= pitch <= high for pitch in chord):
@@ -52,12 +62,16 @@ def with_last_chord(request: tasks.Request, chord: Sequence[int], steps: int) ->
             f"last_chord={names}: give four pitches from {parts.pitch_name(low)} to {parts.pitch_name(high)}, "
             "soprano to bass"
         )
+    agrees = (request.free | (request.given.pitches == np.array(chord))).all(axis=1)[:total]
+    if steps is None:
+        allowed = total if agrees.all() else total - int(np.flatnonzero(~agrees)[-1]) - 1
+        steps = min(2 * request.given.steps_per_quarter, max(allowed, 1))
     if not 1 <= steps <= total:
         raise errors.InputError(f"last_chord_steps={steps}: the piece has {total} steps; use 1 to {total}")
-    where = np.zeros((total, pianoroll.NUM_VOICES), bool)
-    where[-steps:] = True
+    where = np.zeros(request.free.shape, bool)
+    where[total - steps : total] = True
     onset = np.zeros_like(where)
-    onset[-steps] = True
+    onset[total - steps] = True
     pitches = np.broadcast_to(np.array(chord, np.int16), where.shape)
     return _fixed(request, f"last_chord={names}", where, pitches, onset)
 

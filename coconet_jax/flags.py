@@ -144,7 +144,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help='(all) the last chord, soprano to bass, such as "G4 D4 B3 G2"; C4 is middle C. Or tonic: a close on a '
         "major chord, as Bach's are, in --key, in the key of what is given, or in any",
     )
-    group.add_argument("--last_chord_steps", type=int, metavar="N", help="its length; default: two quarters")
+    group.add_argument(
+        "--last_chord_steps",
+        type=int,
+        metavar="N",
+        help="its length; default: two quarters, or that of the last note that is given",
+    )
 
     group = parser.add_argument_group(
         "steering",

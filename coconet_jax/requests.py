@@ -15,29 +15,24 @@ def from_flags(args: argparse.Namespace, steps_per_quarter: int) -> tuple[tasks.
       InputError: flags that do not go together, values out of range, files that cannot be read.
     """
     task = flags.task_of(args)
-    request = _request(args, task, steps_per_quarter)
+    notes = None
     if args.given is not None:
-        request = constraints.with_notes(
-            request,
-            notation.read_partial(
-                args.given,
-                steps_per_quarter=steps_per_quarter,
-                voices=args.voices if task == "compose" else None,
-                transpose=args.transpose or 0,
-            ),
-        )
+        how = {"voices": args.voices if task == "compose" else None, "transpose": args.transpose or 0}
+        notes = notation.read_partial(args.given, steps_per_quarter=steps_per_quarter, **how)
+        notes = bars.without_last_rests(notes)
+    request = _request(args, task, steps_per_quarter, notes)
+    if notes is not None:
+        request = constraints.with_notes(request, notes)
     if args.last_chord is not None and args.last_chord.strip().lower() == "tonic":
         tonic = None if args.key is None else steering.parse_key(args.key)[0]
         request = constraints.with_close(request, tonic=tonic, steps=args.last_chord_steps)
     elif args.last_chord is not None:
         chord = [parse_pitch("--last_chord", word) for word in re.split(r"[\s,]+", args.last_chord.strip())]
-        usual = min(2 * steps_per_quarter, len(request.free))
-        steps = usual if args.last_chord_steps is None else args.last_chord_steps
-        request = constraints.with_last_chord(request, chord, steps)
+        request = constraints.with_last_chord(request, chord, args.last_chord_steps)
     return request, _steering(args, request.given)
 
 
-def _request(args: argparse.Namespace, task: str, grid: int) -> tasks.Request:
+def _request(args: argparse.Namespace, task: str, grid: int, notes: score.Score | None) -> tasks.Request:
     def read(path: str) -> score.Score:
         piece = notation.read_partial(path, steps_per_quarter=grid, voices=args.voices, transpose=args.transpose or 0)
         # Empty bars at the end are there to be filled, by the one task that fills.
@@ -49,8 +44,11 @@ def _request(args: argparse.Namespace, task: str, grid: int) -> tasks.Request:
         return bars.to_steps("--bars", usual if args.bars is None else args.bars, meter, grid)
 
     if task == "compose":
-        meter = parse_meter(args.meter or "4/4", grid)
-        return tasks.compose(length(meter, flags.COMPOSE_BARS), meter=meter, steps_per_quarter=grid)
+        usual = (4, 4) if notes is None else notes.meter
+        meter = usual if args.meter is None else parse_meter(args.meter, grid)
+        pickup = notes.pickup_steps if notes is not None and notes.meter == meter else 0
+        steps = length(meter, flags.COMPOSE_BARS) + (pickup if args.steps is None else 0)
+        return tasks.compose(steps, meter=meter, steps_per_quarter=grid, pickup_steps=pickup)
     if task == "harmonize":
         return _harmonize(args, grid)
     if task == "hybrid":
@@ -95,6 +93,7 @@ def _harmonize(args: argparse.Namespace, grid: int) -> tasks.Request:
         melody = notation.read_melody(args.harmonize, steps_per_quarter=grid, **how)
         return tasks.harmonize(melody, rests=rests)
     piece = notation.read_partial(args.harmonize, steps_per_quarter=grid, **how)
+    piece = bars.without_last_rests(piece, to_bar_line=True)  # as readers of melodies do
     written = [v for v in tasks.ALL_VOICES if (piece.pitches[:, v] != pianoroll.REST).any()]
     if len(written) == 1:  # a melody alone is the voice asked for, whatever the reader took it for
         piece = dataclasses.replace(piece, pitches=piece.pitches[:, written], onset=piece.onset[:, written])

@@ -142,10 +142,12 @@ def request_for(
     return Request(piece, free, in_turn)
 
 
-def compose(steps: int, *, meter: tuple[int, int] = (4, 4), steps_per_quarter: int = 4) -> Request:
-    """A chorale of so many steps from nothing."""
+def compose(
+    steps: int, *, meter: tuple[int, int] = (4, 4), steps_per_quarter: int = 4, pickup_steps: int = 0
+) -> Request:
+    """A chorale of so many steps from nothing, those of its pick-up among them."""
     silence = np.full((bars.check_length("steps", steps), pianoroll.NUM_VOICES), pianoroll.REST, np.int16)
-    given = score.from_pitches(silence, meter=meter, steps_per_quarter=steps_per_quarter)
+    given = score.from_pitches(silence, meter=meter, steps_per_quarter=steps_per_quarter, pickup_steps=pickup_steps)
     return Request(given, np.ones(silence.shape, bool))
 
 

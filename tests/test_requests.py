@@ -120,6 +120,34 @@ def test_notes_and_last_chord_go_with_any_task(folder):
     np.testing.assert_array_equal(short.free, ~mask(32, slice(29, 32)))
 
 
+def test_a_piece_from_nothing_is_barred_as_the_notes_that_are_given(folder, tmp_path):
+    upper = dataclasses.replace(PICKUP, pitches=PICKUP.pitches[:, :1], onset=PICKUP.onset[:, :1])
+    notation.write_midi(tmp_path / "upper.mid", upper)
+    request, _ = asked(folder, f"--given={tmp_path}/upper.mid")
+    assert (request.given.meter, request.given.pickup_steps, len(request.free)) == ((3, 4), 4, 4 + 4 * 12)
+    np.testing.assert_array_equal(request.free[:, 0], np.arange(52) >= 44)
+    request, _ = asked(folder, f"--given={tmp_path}/upper.mid", "--steps=44")
+    assert request.given.pickup_steps == 4 and not request.free[:, 0].any()
+    with pytest.raises(errors.InputError, match="given: pickup_steps=4, but 0 in the piece"):
+        asked(folder, f"--given={tmp_path}/upper.mid", "--meter=4/4")
+    notation.write_midi(tmp_path / "waltz.mid", dataclasses.replace(upper, pickup_steps=0))
+    request, _ = asked(folder, f"--given={tmp_path}/waltz.mid", "--meter=4/4")
+    assert request.given.meter == (4, 4)
+    assert request.given.remarks[-1] == "given: written in 3/4, and kept step by step in a piece in 4/4"
+
+
+def test_rests_that_fill_the_last_bar_of_a_file_are_in_nobodys_way(folder, tmp_path):
+    melody = score.from_pitches(np.repeat([67, 65, 64, 62, 60], 4)[:, None])
+    notation.write_musicxml(tmp_path / "melody.musicxml", melody)
+    notation.write_midi(tmp_path / "long.mid", score.from_pitches(np.r_[melody.pitches, np.full((300, 1), -1)]))
+    for words in (["--harmonize=DIR/melody.musicxml"], ["--harmonize=DIR/long.mid", "--voice=tenor"]):
+        request, _ = asked(tmp_path, *words, "--last_chord=C4 C4 C4 C3")
+        assert len(request.free) == 32 and not request.free[16:].any() and (request.given.pitches[20:] == -1).all()
+        np.testing.assert_array_equal(request.given.pitches[16:20], [[60, 60, 60, 48]] * 4)
+    request, _ = asked(tmp_path, "--given=DIR/melody.musicxml", "--steps=24")
+    assert len(request.free) == 24 and (request.free[:, 0] == (np.arange(24) >= 20)).all()
+
+
 def test_steering_words(folder):
     def bias(*words: str) -> np.ndarray:
         return asked(folder, *words)[1].bias
