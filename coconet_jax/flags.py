@@ -111,7 +111,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "rest together. (complete, inpaint, revoice, variations) fill rests (default), keep those of voices that have "
         "notes, or together: keep those where no voice sounds",
     )
-    group.add_argument("--span", metavar="A-B", help="(inpaint) bars, such as 3-4, or one: 3; a pick-up is bar 0")
+    group.add_argument(
+        "--span",
+        metavar="A-B",
+        help="(inpaint) bars, such as 3-4, or one: 3; a pick-up is bar 0; bars of one length, the first meter's, as they "
+        "are played: repeats are written out",
+    )
     group.add_argument("--inpaint_voices", metavar="NAMES", help="(inpaint) such as alto,tenor; default: all")
     group.add_argument(
         "--revoice_voices", metavar="NAMES", help="(revoice) in this order, such as tenor,alto; default: all"

@@ -181,9 +181,9 @@ def _read_direction(element: ElementTree.Element, bar: Measure, now: Fraction, s
     known = sound.attrib if sound is not None else {}
     words = " ".join("".join(word.itertext()) for word in element.iterfind("direction-type/words")).strip().lower()
     to_coda = "tocoda" in known or re.match(r"to coda\b|al coda$", words) is not None
-    if "dacapo" in known or re.match(r"d\. ?c\.|da capo\b", words):
+    if "dacapo" in known or re.match(r"d(\. ?)?c\b|da capo\b", words):
         signs["back"] = "start"
-    elif "dalsegno" in known or re.match(r"d\. ?s\.|dal segno\b", words):
+    elif "dalsegno" in known or re.match(r"d(\. ?)?s\b|dal segno\b", words):
         signs["back"] = "segno"
     elif to_coda:
         signs["to_coda"] = True

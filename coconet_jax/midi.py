@@ -36,6 +36,8 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
         # mido reads a number of any length, each byte as slowly as the number is long.
         if re.search(rb"[\x80-\xff]{4000}", data):
             raise ValueError("it holds a number of thousands of digits")
+        # Nor does it read a file with a key that does not exist; keys are not used here.
+        data = re.sub(rb"\xff\x59\x02..", b"\xff\x59\x02\0\0", data, flags=re.DOTALL)
         file = mido.MidiFile(file=io.BytesIO(data))
     except Exception as error:  # mido lets KeyError, IndexError, struct.error and more out of malformed bytes
         raise errors.InputError(

@@ -17,8 +17,12 @@ def from_flags(args: argparse.Namespace, steps_per_quarter: int) -> tuple[tasks.
     task = flags.task_of(args)
     notes = None
     if args.given is not None:
-        how = {"voices": args.voices if task == "compose" else None, "transpose": args.transpose or 0}
-        notes = notation.read_partial(args.given, steps_per_quarter=steps_per_quarter, **how)
+        notes = notation.read_partial(
+            args.given,
+            steps_per_quarter=steps_per_quarter,
+            voices=args.voices if task == "compose" else None,
+            transpose=args.transpose or 0,
+        )
         notes = bars.without_last_rests(notes)
     request = _request(args, task, steps_per_quarter, notes)
     if notes is not None:

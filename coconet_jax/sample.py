@@ -36,6 +36,7 @@ from coconet_jax.judge import selection
 
 _RECORDS = 8  # parts of a run after which the bar moves
 _AT_ONCE = 64  # chains, in several micro-batches: so many that choosing and polishing seldom wait for the host
+_EXPORTS = ("export", "out", "formats", "tempo", "programs", "velocities", "staves")  # flags of an export
 _EXAMPLES = """examples:
   four chorales of four bars, as MIDI, MusicXML and pictures:
     python -m coconet_jax.sample --num_samples=4 --bars=4 --out=chorales
@@ -96,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="N times over, draw passages of two beats anew where a critic doubts that the music is real, "
         f"{polish.PASSAGES.candidates} times each, and keep what it takes most surely for that; 0: leave the model's "
-        f"work as it is (default: {polish.USUAL}, and 0 for more than {outputs.MAX_SCORES} samples)",
+        f"work as it is (default: {polish.USUAL}, and 0 for more than {outputs.MAX_SCORES} samples; what a run was begun "
+        "with stays; the critic knows sixteenths alone)",
     )
     group.add_argument(
         "--best_of",
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "--micro_batch",
         type=int,
         metavar="N",
-        help="samples at once on a device (default: what fits its memory, on CPU 256 steps of them, 2 at least)",
+        help="samples at once on a device (default: what fits its memory, on CPU 256 steps of them)",
     )
     group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 256)")
     return parser
@@ -299,7 +301,7 @@ def _sample(args: argparse.Namespace) -> None:
             chains_at_once=None if args.alternatives or args.trace else max(at_once // candidates, 1),
             progress=not one_batch,
         )
-        if args.trace and not trace:  # the samples were there already
+        if args.trace and (not trace or trace[0].shape[1] < num_samples):  # some samples were there already
             draw(np.arange(num_samples))
     if sum(quoting):
         print(f"note: {sum(quoting)} samples quote the training music, as all of their candidates did")
@@ -321,8 +323,10 @@ def _sample(args: argparse.Namespace) -> None:
 def _main(args: argparse.Namespace) -> None:
     _check_numbers(args)
     if args.export is not None:
-        if args.checkpoint:
-            raise errors.InputError("--export writes scores of samples that lie in --out; leave --checkpoint out")
+        for name, value in vars(args).items():
+            if name not in _EXPORTS and value != _parser().get_default(name):
+                said = f"--{name}" if value is True else f"--{name}={value}"
+                raise errors.InputError(f"--export writes scores of samples that lie in --out; leave {said} out")
         formats = outputs.formats(args.formats, 0)
         if not formats:
             raise errors.InputError(f"--formats={args.formats}: the arrays are there; name score formats to export")

@@ -128,6 +128,16 @@ def test_bad_programs_and_tempo_are_refused(tmp_path, programs, qpm, match):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_key_that_does_not_exist_is_in_nobodys_way(tmp_path):
+    notation.write_midi(tmp_path / "a.mid", _melody([60, 62] * 4))
+    data = (tmp_path / "a.mid").read_bytes()
+    at = data.index(b"MTrk") + 8
+    key = b"\x00\xff\x59\x02\x00\xff"
+    length = int.from_bytes(data[at - 4 : at], "big") + len(key)
+    (tmp_path / "b.mid").write_bytes(data[: at - 4] + length.to_bytes(4, "big") + key + data[at:])
+    assert notation.read_melody(tmp_path / "b.mid").pitches[:, 0].tolist() == [60, 62] * 4
+
+
 def test_smpte_time_is_refused(tmp_path):
     _save(tmp_path / "a.mid", [_note(60, 10)])
     data = bytearray((tmp_path / "a.mid").read_bytes())

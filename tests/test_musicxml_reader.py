@@ -66,6 +66,13 @@ def test_repeats_and_endings_are_played_and_said(tmp_path):
             "<direction><direction-type><words>Fine</words></direction-type></direction>",
         ),
         ('<sound dalsegno="segno"/>', '<sound fine="yes"/>'),
+        *[
+            (
+                f"<direction><direction-type><words>{words}</words></direction-type></direction>",
+                '<sound fine="yes"/>',
+            )
+            for words in ("DC al Fine", "D. S. al Fine", "ds al fine", "Da Capo")
+        ],
     ],
 )
 def test_da_capo_al_fine(tmp_path, back, mark):

@@ -49,7 +49,8 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
     """The command in this process, without the critic's redraws: exit code, output, complaint."""
     code = 0
     try:
-        sample.main([*words, "--polish=0"])
+        exports = any(word.startswith("--export") for word in words)
+        sample.main([*words, *([] if exports else ["--polish=0"])])
     except SystemExit as end:
         code = int(end.code or 0)
     captured = capsys.readouterr()
@@ -334,6 +335,13 @@ def test_the_way_can_be_kept(run, tmp_path, capsys):
         np.testing.assert_array_equal(file["pitches"][-1], samples.load_samples(tmp_path).pitches)
         assert file["pitches"].shape == (3, 2, 16, 4)
     assert (tmp_path / "trace_0001.png").read_bytes().startswith(b"\x89PNG")
+    # Of a run that was begun without, also where some of it is there and a file holds a part of it.
+    words = (f"--checkpoint={run}", "--bars=1", "--num_steps=5", "--formats=npz", f"--out={tmp_path}/grown")
+    assert call(capsys, *words, "--num_samples=2", "--chunk_size=1")[0] == 0
+    code, output, _ = call(capsys, *words, "--num_samples=4", "--trace=3")
+    assert code == 0 and "3 stages of 4 samples" in output
+    with np.load(tmp_path / "grown" / "trace.npz") as file:
+        np.testing.assert_array_equal(file["pitches"][-1], samples.load_samples(tmp_path / "grown").pitches)
 
 
 @pytest.fixture
@@ -376,6 +384,8 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--span=1-2"], "--span=1-2 goes with --inpaint"),
         (["--checkpoint=RUN", "--export=all"], "leave --checkpoint out"),
         (["--export=all"], "holds no"),
+        (["--export=0", "--num_samples=9"], "lie in --out; leave --num_samples=9 out"),
+        (["--export=0", "--overwrite"], "leave --overwrite out"),
         (["--export="], "holds no"),
         (["--export=0", "--formats=npz"], "name score formats to export"),
         (["--checkpoint=RUN", "--num_samples=500", "--trace=3"], "--trace=3 goes with up to 64 samples"),
