@@ -114,8 +114,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--span",
         metavar="A-B",
-        help="(inpaint) bars, such as 3-4, or one: 3; a pick-up is bar 0; bars of one length, the first meter's, as they "
-        "are played: repeats are written out",
+        help="(inpaint) bars, such as 3-4, or one: 3; a pick-up is bar 0; bars of one length, the first meter's, as "
+        "they are played: repeats are written out",
     )
     group.add_argument("--inpaint_voices", metavar="NAMES", help="(inpaint) such as alto,tenor; default: all")
     group.add_argument(

@@ -97,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="N times over, draw passages of two beats anew where a critic doubts that the music is real, "
         f"{polish.PASSAGES.candidates} times each, and keep what it takes most surely for that; 0: leave the model's "
-        f"work as it is (default: {polish.USUAL}, and 0 for more than {outputs.MAX_SCORES} samples; what a run was begun "
-        "with stays; the critic knows sixteenths alone)",
+        f"work as it is (default: {polish.USUAL}, and 0 for more than {outputs.MAX_SCORES} samples; what a run was "
+        "begun with stays; the critic knows sixteenths alone)",
     )
     group.add_argument(
         "--best_of",
