@@ -14,7 +14,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int16
 import numpy as np
 
 from coconet_jax import (
@@ -33,6 +33,7 @@ from coconet_jax import (
 from coconet_jax.judge import rhythm, theory
 
 STEPS, WINDOW, PIECES, NEAR = 256, 64, 64, 4
+_USUAL = generate.WINDOW_STEPS
 CONTEXTS = 8
 
 
@@ -66,6 +67,42 @@ def compare(values: Float[np.ndarray, "n t"], near: Bool[np.ndarray, " t"]) -> t
     return float(there.mean()), float(elsewhere.mean()), error, float(difference.mean()) / max(error, 1e-12)
 
 
+def draw(loaded: weights.Loaded, calls: int, seed: int) -> tuple[Int16[np.ndarray, "n t 4"], int]:
+    """Pieces drawn in windows, and how many of their notes are others in the same chains drawn in one piece."""
+    drawn = []
+    try:
+        for window in (WINDOW, STEPS):
+            generate.WINDOW_STEPS = window
+            generate._compiled.cache_clear()  # which has the window in it
+            plan = generate.plan(
+                loaded,
+                tasks.excerpt(tasks.compose(STEPS)),
+                PIECES,
+                config.usual_sample(num_steps=calls - 1),
+                seed=seed,
+                micro_batch=8,
+            )
+            drawn.append(generate.samples(plan, np.arange(PIECES)).pitches)
+    finally:
+        generate.WINDOW_STEPS = _USUAL
+        generate._compiled.cache_clear()
+    return drawn[0], int((drawn[0] != drawn[1]).sum())
+
+
+def at_joins(loaded: weights.Loaded, pitches: Int16[np.ndarray, "n t 4"]) -> dict[str, tuple[float, ...]]:
+    """Measures near joins and elsewhere, as in `compare`."""
+    steps, joins = np.arange(STEPS), np.arange(WINDOW, STEPS, WINDOW)
+    near = (np.abs(steps[:, None] - joins[None]) <= NEAR).any(axis=1)
+    inner = slice(NEAR, STEPS - NEAR)  # the ends of a piece are another matter
+    values = {
+        "parallel fifths a step": theory.count_parallel_fifths(pitches),
+        "parallel octaves a step": theory.count_parallel_octaves(pitches),
+        "repeated chords, share": rhythm.mark_repeated_chords(pitches, 4),
+        "NLL, nats per variable": cell_nll(loaded, pitches),
+    }
+    return {name: compare(np.asarray(of, float)[:, inner], near[inner]) for name, of in values.items()}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,33 +112,13 @@ def main() -> None:
     args = parser.parse_args()
     checkpoint.quiet()
     devices.split_cpu(devices.num_cores())
-    generate.WINDOW_STEPS = WINDOW
     with errors.exit_on_input_error():
         loaded = checkpoint.load(args.checkpoint)
-        settings = config.usual_sample(num_steps=args.calls - 1)
-        plan = generate.plan(
-            loaded, tasks.excerpt(tasks.compose(STEPS)), PIECES, settings, seed=args.seed, micro_batch=8
-        )
-        pitches = generate.samples(plan, np.arange(PIECES)).pitches
-        generate.WINDOW_STEPS = STEPS
-        generate._compiled.cache_clear()  # which has the window in it
-        whole = generate.samples(plan, np.arange(PIECES)).pitches
-        steps = np.arange(STEPS)
-        joins = np.arange(WINDOW, STEPS, WINDOW)
-        near = (np.abs(steps[:, None] - joins[None]) <= NEAR).any(axis=1)
-        # The ends of a piece are another matter.
-        inner = slice(NEAR, STEPS - NEAR)
+        pitches, differing = draw(loaded, args.calls, args.seed)
         print(f"step {loaded.step} of {args.checkpoint}, {args.calls} model calls, {PIECES} pieces\n")
         print("| Measure | near a join | elsewhere | error | difference in errors |\n| --- | --- | --- | --- | --- |")
-        for name, values in (
-            ("parallel fifths a step", theory.count_parallel_fifths(pitches)),
-            ("parallel octaves a step", theory.count_parallel_octaves(pitches)),
-            ("repeated chords, share", rhythm.mark_repeated_chords(pitches, 4)),
-            ("NLL, nats per variable", cell_nll(loaded, pitches)),
-        ):
-            found = compare(np.asarray(values, float)[:, inner], near[inner])
+        for name, found in at_joins(loaded, pitches).items():
             print(f"| {name} | " + " | ".join(f"{number:.4f}" for number in found[:3]) + f" | {found[3]:+.1f} |")
-        differing = int((whole != pitches).sum())
         print(f"\n{differing} of {pitches.size} notes differ from those of the pieces drawn whole")
     sys.exit(bool(differing) and devices.on_cpu() and model.compute_dtype(loaded.config.model) == jnp.float32)
 

@@ -88,7 +88,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     length.add_argument(
         "--steps", type=int, metavar="N", help="the same in steps of the model's grid, usually sixteenths"
     )
-    group.add_argument("--meter", metavar="B/U", help="(from nothing) default: 4/4")
+    group.add_argument("--meter", metavar="B/U", help="(from nothing) default: that of --given, or 4/4")
     group.add_argument(
         "--voices",
         metavar="LIST",

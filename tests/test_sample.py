@@ -259,10 +259,13 @@ def test_pieces_begin_and_end_where_the_network_knows_how(run, tiny_config, tiny
 
 
 @pytest.mark.slow
-def test_two_processes_do_the_run_together(run, tmp_path, capsys):
-    words = [f"--checkpoint={run}", "--num_samples=20", "--bars=1", "--num_steps=2", "--formats=npz"]
-    words += ["--chunk_size=4", "--micro_batch=2", "--polish=0"]
-    assert call(capsys, *words, f"--out={tmp_path}/alone")[0] == 0
+def test_neither_devices_nor_processes_show_in_the_files(run, tmp_path):
+    """Eight devices of this process, one of another, and two processes that do the run together."""
+    words = [f"--checkpoint={run}", "--num_samples=20", "--bars=1", "--num_steps=2", "--formats=midi"]
+    words += ["--chunk_size=4", "--micro_batch=2", "--polish=1"]
+    sample.main([*words, f"--out={tmp_path}/alone"])
+    done = conftest.run_command("coconet_jax.sample", *words, f"--out={tmp_path}/one", JAX_NUM_CPU_DEVICES="1")
+    assert done.returncode == 0, done.stderr
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"
@@ -275,9 +278,12 @@ def test_two_processes_do_the_run_together(run, tmp_path, capsys):
     for process in processes:
         assert process.stdout is not None
         process.stdout.close()
-    for path in (tmp_path / "alone").glob("*.npz"):
-        assert (tmp_path / "together" / path.name).read_bytes() == path.read_bytes()
-    assert len(list((tmp_path / "together").glob("*.npz"))) == 5
+    contents = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.suffix in (".npz", ".mid")}
+        for name in ("alone", "one", "together")
+    ]
+    assert contents[1] == contents[0] and len(contents[0]) == 5 + 20
+    assert contents[2] == {name: data for name, data in contents[0].items() if name.endswith(".npz")}
 
 
 def test_micro_batches_give_the_same_bytes(run, tmp_path, capsys):
