@@ -1,10 +1,12 @@
 """Who sings what: finds soprano, alto, tenor and bass among the parts of a score file.
 
 By the parts' names, else by their order, else by their range; a choice of the user's goes before all that. Staves that
-hold two voices are opened.
+hold two voices are opened, and so is a single one that holds chords of four.
 """
 
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 import itertools
 import os
 import re
@@ -27,6 +29,7 @@ _FILLERS: Final = ("voice", "voices", "part", "choir", "chorus", "solo", "vocal"
 _INSTRUMENTS: Final = (
     "sax", "clarinet", "flute", "recorder", "trombone", "guitar", "drum", "horn", "tuba", "trumpet", "clef"
 )  # fmt: skip
+_SPREAD: Final = Fraction(1, 12)  # of a quarter: what begins or ends so much apart is played at once
 _CENTRES: Final = tuple((low + high) / 2 for low, high in pianoroll.VOICE_RANGES)
 
 
@@ -51,6 +54,7 @@ def find_four(
         if len(chosen) < pianoroll.NUM_VOICES:
             raise errors.InputError(f"--voices={_said(choice)}: name four parts of {path}; {_listed(found.parts)}")
         return found._replace(parts=chosen)
+    found = _with_chords_opened(found)
     named = _named(found.parts)
     if len(named) == pianoroll.NUM_VOICES:
         return _keep([named[rank] for rank in sorted(named)], found)
@@ -81,6 +85,7 @@ def find_some(
     nobody = parts.Part("", [])
     if choice is not None:
         return found._replace(parts=[part or nobody for part in _chosen(found.parts, path, choice)])
+    found = _with_chords_opened(found)
     named = _named(found.parts)
     pool = _four_by_order(found.parts)
     in_order = len(found.parts) == pianoroll.NUM_VOICES and all(found.parts[rank] is named[rank] for rank in named)
@@ -124,6 +129,7 @@ def find_melody(
         if [part is None for part in chosen] != [False, True, True, True]:
             raise errors.InputError(f"--voices={_said(choice)}: name one part of {path}; {_listed(found.parts)}")
         return found._replace(parts=[part for part in chosen if part is not None])
+    found = _with_chords_opened(found)
     filled = [part for part in found.parts if part.notes]
     if len(filled) <= 1 and not any(len(part.layers) == 2 for part in filled):
         return found._replace(parts=filled)
@@ -182,6 +188,85 @@ def open_staff(part: parts.Part) -> list[parts.Part]:
             if not below:
                 lower.append(note)
     return [parts.Part(upper_name, upper), parts.Part(lower_name, lower)]
+
+
+def open_chords(notes: Sequence[parts.Note]) -> tuple[list[list[parts.Note]], int]:
+    """Four voices, from high to low, of notes that are mostly four at once; none where they are not.
+
+    Of fewer notes at once one is sung by several voices, those that it is nearest to; of more, inner ones are left
+    out. How many are left out altogether comes with the voices.
+    """
+    ordered = sorted(notes)
+    starts = _apart(note.start for note in ordered)
+    ends = [end for end in _apart(sorted(note.end for note in ordered)) if _distance(starts, end) >= _SPREAD]
+    chords: list[tuple[Fraction, Fraction, list[parts.Note]]] = []
+    sounding: list[parts.Note] = []
+    at = 0
+    for begin, end in itertools.pairwise(sorted(starts + ends)):
+        middle = (begin + end) / 2
+        while at < len(ordered) and ordered[at].start <= middle:
+            sounding.append(ordered[at])
+            at += 1
+        sounding = [note for note in sounding[-16:] if note.end > middle]
+        by_pitch = {note.pitch: note for note in sounding}
+        chords.append((begin, end, [by_pitch[pitch] for pitch in sorted(by_pitch, reverse=True)]))
+    times = {full: sum(end - begin for begin, end, chord in chords if len(chord) >= full) for full in (1, 4)}
+    if not times[4] or 2 * times[4] < times[1]:
+        return [], 0
+    lines: list[list[parts.Note]] = [[] for _ in _CENTRES]
+    sung: set[parts.Note] = set()
+    pitches, held = list(_CENTRES), [parts.Note(Fraction(0), Fraction(0), 0)] * len(_CENTRES)
+    for begin, end, chord in chords:
+        if not chord:
+            continue
+        kept = chord[:3] + chord[-1:] if len(chord) > len(lines) else chord
+        shares = [share for share in _SHARES if share[-1] == len(kept) - 1]
+        share = min(shares, key=lambda share: sum(abs(kept[k].pitch - pitches[v]) for v, k in enumerate(share)))
+        for voice, (line, note) in enumerate(zip(lines, (kept[k] for k in share), strict=True)):
+            if line and held[voice] == note and line[-1].end == begin:
+                line[-1] = line[-1]._replace(end=end)
+            else:
+                line.append(parts.Note(begin, end, note.pitch))
+            pitches[voice], held[voice] = float(note.pitch), note
+        sung.update(kept)
+    return lines, sum(note not in sung for note in ordered)
+
+
+# Which note, from the highest, each voice sings: no voice above a higher one, and no note without a voice.
+_SHARES: Final = tuple(
+    share
+    for share in itertools.combinations_with_replacement(range(pianoroll.NUM_VOICES), pianoroll.NUM_VOICES)
+    if set(share) == set(range(share[-1] + 1))
+)
+
+
+def _apart(times: Iterable[Fraction]) -> list[Fraction]:
+    """Of rising times those that follow the one before at some distance."""
+    kept: list[Fraction] = []
+    for time in times:
+        if not kept or time - kept[-1] >= _SPREAD:
+            kept.append(time)
+    return kept
+
+
+def _distance(times: Sequence[Fraction], time: Fraction) -> Fraction:
+    """To the nearest of rising times."""
+    at = bisect.bisect(times, time)
+    return min(abs(time - near) for near in times[max(at - 1, 0) : at + 1])
+
+
+def _with_chords_opened(found: parts.Parts) -> parts.Parts:
+    """`found` with four parts in place of its only one with notes, if that has no voice's name and holds chords."""
+    filled = [part for part in found.parts if part.notes]
+    if len(filled) != 1 or is_voice_name(filled[0].name) or len(filled[0].layers) > 1:
+        return found
+    lines, left = open_chords(filled[0].notes)
+    if not lines:
+        return found
+    remark = "took the chords of a single part for four voices" + (
+        f" and left out {left} inner note(s)" if left else ""
+    )
+    return found._replace(parts=[parts.Part("", line) for line in lines], remarks=(*found.remarks, remark))
 
 
 def count(voices: int) -> str:

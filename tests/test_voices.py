@@ -182,6 +182,35 @@ def test_two_staves_of_chords_are_four_voices(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".mid", ".musicxml"])
+def test_chords_of_four_on_one_staff_are_four_voices(tmp_path, suffix):
+    """A note of several voices is sung by all of them, a held one is one note, what is played apart goes together."""
+    path = tmp_path / f"a{suffix}"
+    last = [(1920, 2880, pitch) for pitch in (79, 72, 67, 64, 48)]
+    if suffix == ".mid":
+        first = [(0, 960, 72), (0, 480, 67), (0, 490, 64), (7, 960, 48), (480, 960, 65), (480, 960, 62)]
+        files.midi(path, [files.midi_track("", [*first, *[(960, 1920, p) for p in (74, 67, 55)], *last])], kind=0)
+    else:
+        upper = files.voiced("C5", 8, 1) + files.voiced("D5", 8, 1) + files.backup(16)
+        inner = files.voiced("G4", 4, 1) + files.note("E4", 4, chord=True) + files.voiced("F4", 4, 1)
+        inner += files.note("D4", 4, chord=True) + files.voiced("G4", 8, 1) + files.backup(16)
+        bass = files.voiced("C3", 8, 1) + files.voiced("G3", 8, 1)
+        closing = files.note("G5", 8)
+        for pitch in ("C5", "G4", "E4", "C3"):
+            closing += files.note(pitch, 8, chord=True)
+        path.write_text(files.musicxml([("", [upper + inner + bass, closing])]))
+    for reader in (notation.read_satb, notation.read_partial):
+        read = reader(path)
+        cells = [CHORD, [72, 65, 62, 48], [74, 67, 67, 55], [74, 67, 67, 55], [79, 72, 67, 48], [79, 72, 67, 48]]
+        assert read.pitches[::4].tolist() == cells
+        assert np.argwhere(read.onset[:, 0]).ravel().tolist() == [0, 8, 16]
+        assert read.onset.sum(axis=0).tolist() == [3, 4, 4, 3]
+        assert read.remarks[0] == "took the chords of a single part for four voices and left out 1 inner note(s)"
+    assert notation.read_melody(path).pitches[::4, 0].tolist() == [72, 72, 74, 74, 79, 79]
+    with pytest.raises(errors.InputError, match="more than one note at once|voice"):
+        notation.read_satb(path, voices="1,1,1,1")
+
+
+@pytest.mark.parametrize("suffix", [".mid", ".musicxml"])
 def test_divisi_keep_the_highest_and_say_so(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     if suffix == ".mid":
