@@ -136,8 +136,8 @@ def settings(name: str, calls: int) -> config.Sample | None:
         sweep: dict[str, Any] = {"finish_sweeps": sweeps, "finish_stride": stride}
         base = MASKGIT if name.startswith("MaskGIT") else config.Sample()
         return dataclasses.replace(base, num_steps=rest - (base.sampler == "gibbs"), **sweep)
-    if calls > 256 and not name.startswith(("Gibbs", "ancestral Gibbs", "upsampling")):
-        return None  # no more calls than variables
+    if calls > 256 and not name.startswith(("Gibbs", "ancestral Gibbs", "upsampling", "MaskGIT, remasking")):
+        return None  # no more calls than variables, unless some are drawn anew
     return by_name[name]
 
 
