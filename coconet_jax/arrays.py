@@ -92,7 +92,7 @@ def _to_parts(fields: dict[str, np.ndarray], pitches: np.ndarray, onset: np.ndar
         beats,
         pickup,
         float(_number(fields, "qpm", parts.Parts([]).qpm)),
-        str(title) if title.shape == () and title.dtype.kind == "U" else "",
+        str(title).encode(errors="replace").decode() if title.shape == () and title.dtype.kind == "U" else "",
         end=len(pitches) * step,
     )
 

@@ -51,8 +51,13 @@ def hybrid(pieces: Sequence[score.Score], *, keep_share: float = 0.5, chunk_step
         free = np.broadcast_to(~stays[:, None], pitches.shape[1:])
         step = np.arange(length)
         # Right after a chunk that is kept, its own score says whether the last notes of it went on.
-        lasting = np.where(source < 0, np.roll(source, 1), source)
-        return pitches[source, step], onset[source, step], free, held[lasting, step]
+        before = np.roll(source, 1)
+        lasting = np.where(source < 0, before, source)
+        # Where two chunks meet, a note of the one's pitch begins anew in the other, unless it went on there too.
+        meet = (source != before) & (source >= 0) & (before >= 0)
+        meet[0] = False
+        begins = onset[source, step] | (meet[:, None] & ~held[before, step] & (pitches[source, step] != pianoroll.REST))
+        return pitches[source, step], begins, free, held[lasting, step]
 
     title = " + ".join(piece.title for piece in pieces if piece.title)
     silence = np.full(pitches.shape[1:], pianoroll.REST, np.int16)

@@ -26,7 +26,8 @@ def with_notes(request: tasks.Request, notes: score.Score) -> tasks.Request:
     for name in ("steps_per_quarter", "pickup_steps"):
         if getattr(notes, name) != getattr(given, name):
             raise errors.InputError(
-                f"given: {name}={getattr(notes, name)}, but {getattr(given, name)} in the piece; write the notes alike"
+                f"given: {name}={getattr(notes, name)}, but {getattr(given, name)} in the piece; write the notes "
+                "alike (and where they alone are given, leave --meter out)"
             )
     more = len(given.pitches) - len(notes.pitches)
     if more < 0:

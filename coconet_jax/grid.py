@@ -147,8 +147,10 @@ def _fill(
                 kept[-1] = (first, note)
         else:
             kept.append((first, note))
-    for first, note in kept:
+    for at, (first, note) in enumerate(kept):
         last = nearest(note.end * steps_per_quarter)
+        if at + 1 < len(kept) and _early(note, kept[at + 1][1], steps_per_quarter):
+            last = kept[at + 1][0]
         if first != note.start * steps_per_quarter or last != note.end * steps_per_quarter:
             moved.append(note)
         last = max(last, first + 1)
@@ -156,6 +158,12 @@ def _fill(
         onset[first] = True
         onset[first + 1 : last] = False
     return moved, lost
+
+
+def _early(note: parts.Note, following: parts.Note, steps_per_quarter: int) -> bool:
+    """Whether a note was let go off the grid, right before the next of its voice: players and programs do so."""
+    gap, end = following.start - note.end, note.end * steps_per_quarter
+    return end != nearest(end) and gap > 0 and 4 * gap <= note.end - note.start
 
 
 def _remarks(found: parts.Parts, reports: Sequence[_Report], steps_per_quarter: int) -> Iterator[str]:

@@ -100,10 +100,12 @@ def read(measure: ElementTree.Element, state: State) -> Measure:
             _read_barline(element, state, signs)
         elif tag in ("direction", "sound"):
             _read_direction(element, bar, now, signs)
+        if now.denominator > 10**9:  # as no bar has; such numbers grow from note to note
+            raise ValueError(f"the lengths in bar {bar.number} are fractions of {now.denominator} parts")
         bar.length = max(bar.length, now)
     ending = state.ending or signs.get("endings", frozenset())
     bar.signs = repeats.Signs(**{**signs, "endings": ending})  # type: ignore[arg-type]
-    if "endings" in signs:  # it closes with this bar
+    if "endings" in signs or "backward" in signs:  # it closes with this bar, whether or not it says so
         state.ending = frozenset()
     return bar
 
@@ -140,7 +142,7 @@ def _add_note(
 def _read_attributes(element: ElementTree.Element, state: State) -> None:
     if (divisions := element.findtext("divisions")) is not None:
         state.divisions = _number(divisions)
-        if not 0 < state.divisions <= 10**6:
+        if not 0 < state.divisions <= 10**6 or state.divisions.denominator > 1000:
             raise ValueError(f"{divisions} divisions to the quarter are absurd")
     if (staves := element.findtext("staves")) is not None:
         state.staves = min(max(int(staves), 1), 64)
@@ -168,6 +170,8 @@ def _read_barline(element: ElementTree.Element, state: State, signs: dict[str, o
             signs["endings"] = state.ending or numbers
     if repeat is not None and repeat.get("direction") == "forward":
         signs["forward"] = True
+        if ending is None:
+            state.ending = frozenset()
     elif repeat is not None:
         signs["backward"] = max(int(repeat.get("times") or 2), 2)
     for sign in ("segno", "coda"):

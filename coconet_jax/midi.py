@@ -3,13 +3,13 @@
 The few events that a score needs are built here, so that thousands of scores take seconds (benchmarks/round_trips.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import contextlib
 from fractions import Fraction
 import io
 import os
 import re
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import mido
 
@@ -18,6 +18,8 @@ from coconet_jax import errors, files, parts, score, voices
 TICKS_PER_QUARTER: Final = 480
 VELOCITIES: Final = (90, 78, 78, 84)  # the outer voices lead
 DRUMS: Final = 9  # MIDI channel 10: its note numbers are drums, not pitches
+_USUAL_QPM: Final = 120.0  # where a file does not say, by the standard
+_MAX_QUARTERS: Final = 10**6  # some days
 MAX_BYTES: Final = 1_000_000  # mido reads a megabyte in seconds; a chorale has some thousand bytes
 
 
@@ -46,8 +48,10 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
     if file.type not in (0, 1) or not 0 < file.ticks_per_beat < 0x8000:
         raise errors.InputError(f"{path} is MIDI of type 2 or with SMPTE time; export it as type 0 or 1 in ticks")
     tracks = [_read_track(track, file.ticks_per_beat) for track in file.tracks]
-    meters = sorted((change for track in tracks for change in track.meters), key=lambda change: change[0])
-    tempos = sorted(change for track in tracks for change in track.tempos)
+    if max((track.end for track in tracks), default=0) > _MAX_QUARTERS:
+        raise errors.InputError(f"{path} lasts more than {_MAX_QUARTERS} quarters; mend its times, or export it again")
+    meters = _in_turn(change for track in tracks for change in track.meters)
+    tempos = _in_turn(change for track in tracks for change in track.tempos)
     meter, pickup, bars = _bars(meters)
     remarks = []
     if unreleased := sum((track.unreleased for track in tracks), []):
@@ -59,6 +63,8 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
         remarks.append("left out the drums (channel 10)")
     remarks += parts.remarks_on_tempo(tempos, bars)
     kept = [at for at, track in enumerate(tracks) if track.channels or voices.is_voice_name(track.name)]
+    if len(kept) > 4 and not tracks[0].channels:
+        kept = [at for at in kept if at]  # the title of the piece, though it may be a voice's name
     channels = sum(len(tracks[at].channels) for at in kept)
     by_channel = (len(kept) == 1 and channels > 1) or (len(kept) < 4 and channels == 4)
     if by_channel:
@@ -67,8 +73,13 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
         found = [parts.Part(tracks[at].name, sum(tracks[at].channels.values(), [])) for at in kept]
     title = tracks[0].name if tracks and ((by_channel and len(kept) == 1) or 0 not in kept) else ""
     end = max((track.end for track in tracks), default=Fraction(0))
-    qpm = tempos[0][1] if tempos else parts.Parts([]).qpm
+    qpm = tempos[0][1] if tempos else _USUAL_QPM
     return parts.Parts(found, meter, pickup, qpm, title, bars, end, tuple(remarks))
+
+
+def _in_turn(changes: Iterable[tuple[Fraction, Any]]) -> list[tuple[Fraction, Any]]:
+    """Changes by their times; of several at one time the last one counts."""
+    return list(dict(sorted(changes, key=lambda change: change[0])).items())
 
 
 class _Track(NamedTuple):
@@ -85,13 +96,15 @@ class _Track(NamedTuple):
 def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
     """Notes by channel, changes of meter and tempo, all in quarters.
 
-    A key struck again while it sounds ends the note before; one never released sounds to the end of the track, as
-    players do it. When those notes begin is kept, and when notes without length are, which are left out.
+    A key struck again while it sounds ends the note before; one struck twice at once, by two voices in unison, is two
+    notes. One never released sounds to the end of the track, as players do it. When those notes begin is kept, and
+    when notes without length are, which are left out.
     """
     notes: dict[int, list[parts.Note]] = {}
     meters, tempos, empty, drums = [], [], [], False
     sounding: dict[tuple[int, int], int] = {}
     struck_again: dict[tuple[int, int], int] = {}
+    doubled: dict[tuple[int, int], int] = {}
     now = 0
     for message in track:
         now += message.time
@@ -107,6 +120,12 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
         key = (message.channel, message.note)
         start = sounding.pop(key, None)
         strikes = message.type == "note_on" and message.velocity > 0
+        if start is None and key in doubled and not strikes:
+            start = doubled.pop(key)  # the second release, of the longer of the two
+        elif strikes:
+            doubled.pop(key, None)
+            if start == now:
+                doubled[key] = now
         if start is not None and start == now and not strikes and struck_again.get(key) == now:
             sounding[key] = start  # the release belongs to the note before, written after the new stroke
         elif start is not None and now > start:
@@ -114,7 +133,7 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
             notes.setdefault(message.channel, []).append(note)
             if strikes:
                 struck_again[key] = now
-        elif start is not None:
+        elif start is not None and not strikes:
             empty.append(Fraction(now, ticks_per_quarter))
         if strikes:
             sounding[key] = now

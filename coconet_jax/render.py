@@ -275,7 +275,7 @@ def write_critique(
     _frame(axes, piece, low, high)
     axes.set_title(" ", loc="left")
     # The maximum of a feature lends single steps high spikes; a beat is what one hears.
-    beat = 4 * piece.steps_per_quarter // piece.meter[1]
+    beat = max(4 * piece.steps_per_quarter // piece.meter[1], 1)
     edges = np.unique([0, *range(piece.pickup_steps % beat, len(steps), beat), len(steps)])
     means = np.add.reduceat(steps, edges[:-1]) / np.diff(edges)
     colours = np.where(means < 0, _COLOURS[5], _COLOURS[0])

@@ -51,7 +51,10 @@ def _request(args: argparse.Namespace, task: str, grid: int, notes: score.Score 
         usual = (4, 4) if notes is None else notes.meter
         meter = usual if args.meter is None else parse_meter(args.meter, grid)
         pickup = notes.pickup_steps if notes is not None and notes.meter == meter else 0
-        steps = length(meter, flags.COMPOSE_BARS) + (pickup if args.steps is None else 0)
+        written = 0 if notes is None else len(notes.pitches) - pickup
+        bar = score.bar_steps(meter, grid)
+        usual_bars = max(flags.COMPOSE_BARS, -(-written // bar) if bar else 0)
+        steps = length(meter, usual_bars) + (pickup if args.steps is None else 0)
         return tasks.compose(steps, meter=meter, steps_per_quarter=grid, pickup_steps=pickup)
     if task == "harmonize":
         return _harmonize(args, grid)

@@ -157,7 +157,8 @@ def harmonize(part: score.Score, voice: int = 0, *, rests: str = "sound") -> Req
     Args:
       part: a melody [t,1], or a score [t,4] of which the voice is taken.
       voice: which voice it is (0 = soprano).
-      rests: where the given voice rests, the others "sound", or all rest "together". After its last note all rest.
+      rests: where the given voice rests, the others "sound", or all rest "together". Before its first note and after
+        its last all rest.
     """
     (voice,) = bars.check_voices("voice", [voice])
     pitches = np.full((len(part.pitches), pianoroll.NUM_VOICES), pianoroll.REST, np.int16)
@@ -168,9 +169,10 @@ def harmonize(part: score.Score, voice: int = 0, *, rests: str = "sound") -> Req
     if (pitches == pianoroll.REST).all():
         raise errors.InputError(f"voice={pianoroll.VOICES[voice]}: it has no notes; name a voice that has some")
     free = np.arange(pianoroll.NUM_VOICES) != voice
-    # A file fills its last bar with rests: nothing is to be heard there after the closing chord.
-    before_the_end = np.arange(len(pitches)) <= np.flatnonzero(pitches[:, voice] != pianoroll.REST)[-1]
-    free = before_the_end[:, None] & free & ~silent_cells(piece, rests, ("sound", "together"))
+    # A file fills its first and last bars with rests: nothing is to be heard there but an upbeat and a close.
+    sung, steps = np.flatnonzero(pitches[:, voice] != pianoroll.REST), np.arange(len(pitches))
+    within = (sung[0] <= steps) & (steps <= sung[-1])
+    free = within[:, None] & free & ~silent_cells(piece, rests, ("sound", "together"))
     return request_for(piece, free, "give a voice with notes")
 
 

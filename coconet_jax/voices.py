@@ -30,6 +30,7 @@ _INSTRUMENTS: Final = (
     "sax", "clarinet", "flute", "recorder", "trombone", "guitar", "drum", "horn", "tuba", "trumpet", "clef"
 )  # fmt: skip
 _SPREAD: Final = Fraction(1, 12)  # of a quarter: what begins or ends so much apart is played at once
+_UNISON: Final = 5  # semitones that a voice of chords moves at most to sing another's note
 _CENTRES: Final = tuple((low + high) / 2 for low, high in pianoroll.VOICE_RANGES)
 
 
@@ -88,8 +89,10 @@ def find_some(
     found = _with_chords_opened(found)
     named = _named(found.parts)
     pool = _four_by_order(found.parts)
+    # Four that sing, some of which have other names ("Baritone") or one name twice, are four by order.
     in_order = len(found.parts) == pianoroll.NUM_VOICES and all(found.parts[rank] is named[rank] for rank in named)
-    if named and not in_order:  # four staves, some of which have other names ("Baritone"), are four by order
+    in_order |= len(named) < pianoroll.NUM_VOICES and pool is not None and all(part.notes for part in pool)
+    if named and not in_order:
         return _keep([named.get(rank, nobody) for rank in range(pianoroll.NUM_VOICES)], found)
     if pool is not None:
         return by_range(_keep(pool, found))
@@ -193,8 +196,8 @@ def open_staff(part: parts.Part) -> list[parts.Part]:
 def open_chords(notes: Sequence[parts.Note]) -> tuple[list[list[parts.Note]], int]:
     """Four voices, from high to low, of notes that are mostly four at once; none where they are not.
 
-    Of fewer notes at once one is sung by several voices, those that it is nearest to; of more, inner ones are left
-    out. How many are left out altogether comes with the voices.
+    Of fewer notes at once one is sung by all voices that come from near it, the others rest; of more, inner ones are
+    left out. How many are left out altogether comes with the voices.
     """
     ordered = sorted(notes)
     starts = _apart(note.start for note in ordered)
@@ -222,7 +225,11 @@ def open_chords(notes: Sequence[parts.Note]) -> tuple[list[list[parts.Note]], in
         kept = chord[:3] + chord[-1:] if len(chord) > len(lines) else chord
         shares = [share for share in _SHARES if share[-1] == len(kept) - 1]
         share = min(shares, key=lambda share: sum(abs(kept[k].pitch - pitches[v]) for v, k in enumerate(share)))
+        leaps = [abs(kept[k].pitch - pitches[voice]) for voice, k in enumerate(share)]
+        nearest = [min(leap for leap, other in zip(leaps, share, strict=True) if other == k) for k in share]
         for voice, (line, note) in enumerate(zip(lines, (kept[k] for k in share), strict=True)):
+            if leaps[voice] > max(nearest[voice], _UNISON):
+                continue
             if line and held[voice] == note and line[-1].end == begin:
                 line[-1] = line[-1]._replace(end=end)
             else:
@@ -295,8 +302,11 @@ def _two_voiced(part: parts.Part) -> bool:
     """Whether a staff is written for two voices: by layers, or because most of its notes have company."""
     if len(part.layers) == 2:
         return True
-    if not part.notes:
-        return False
+    return _in_company(part)
+
+
+def _in_company(part: parts.Part) -> bool:
+    """Whether most notes of a staff have others beside them."""
     company = [above or below for _, above, below in _neighbours(part.notes)]
     return 2 * sum(company) > len(company)
 
@@ -305,6 +315,8 @@ def _four_by_order(found: list[parts.Part]) -> list[parts.Part] | None:
     """Four voices as they stand in the file, two to a staff or one; None where there are more or fewer."""
     filled = [part for part in found if part.notes]
     pool = found if len(found) == pianoroll.NUM_VOICES else filled
+    if len(pool) == pianoroll.NUM_VOICES and all(_in_company(part) for part in pool[:2]):
+        pool = pool[:2]  # a choir on two staves, and an organ below it
     if len(pool) == 2 and all(_two_voiced(part) for part in pool):
         return [voice for part in pool for voice in open_staff(part)]
     if len(pool) < pianoroll.NUM_VOICES and sum(max(len(part.layers), 1) for part in pool) == pianoroll.NUM_VOICES:
@@ -318,6 +330,7 @@ def _named(found: Sequence[parts.Part]) -> dict[int, parts.Part]:
     opened: list[parts.Part] = []
     for part in found:
         opened.extend(open_staff(part) if len(_ranks(part.name)) == 2 else [part])
+    opened.sort(key=lambda part: not part.notes)  # a track that names the piece or a folder is no voice
     for ranks in (_ranks, _loose_ranks):
         for part in opened:
             found_ranks = ranks(part.name)
@@ -343,7 +356,8 @@ def _ranks(name: str) -> tuple[int, ...]:
 def _loose_ranks(name: str) -> tuple[int, ...]:
     """The voice a name begins with, doubled by instruments ("Soprano Oboe 1"), unless it is one ("Alto Saxophone")."""
     first, second, *_ = *_words(name), "", ""
-    return (_RANKS[first],) if first in _RANKS and second and not second.startswith(_INSTRUMENTS) else ()
+    begins = first in _RANKS and len(first) > 1  # "A Mighty Fortress" and "B flat Cornet" name no voice
+    return (_RANKS[first],) if begins and second and not second.startswith(_INSTRUMENTS) else ()
 
 
 def _mean(part: parts.Part) -> float:

@@ -86,6 +86,20 @@ def test_notes_of_a_hybrid_keep_the_lengths_that_they_had():
         assert set(found) == cuts
 
 
+def test_where_chunks_of_two_scores_meet_the_second_begins_anew():
+    first, second = plain(60, 32), plain(60, 32)
+    first.onset[::4] = True  # quarters; the second is one long chord
+    begun = tasks.start(blends.hybrid([first, second], keep_share=0.99, chunk_steps=4), 0, np.arange(8))
+    kept = ~begun.free[:, 1:] & ~begun.free[:, :-1]
+    # A quarter of the first lasts four steps, whatever is kept after it.
+    assert begun.onset[:, 1:][:, 3::4][kept[:, 3::4]].mean() > 0.5
+    struck = begun.onset[..., 0]
+    for row, free in zip(struck, begun.free[..., 0], strict=True):
+        starts = np.flatnonzero(row)
+        ends = [stop for stop in starts[1:] if not free[: stop + 1].any()]
+        assert all((stop - start) % 4 == 0 for start, stop in zip(starts, ends, strict=False))
+
+
 def test_hybrid_lays_scores_bar_line_on_bar_line():
     long, short = filled(70, pickup=6, title="A"), plain(50, 40, title="B")
     request = blends.hybrid([short, long], keep_share=0.9)

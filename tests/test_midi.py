@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 import time
+from typing import Any
 import warnings
 
 import mido
@@ -136,6 +137,59 @@ def test_a_key_that_does_not_exist_is_in_nobodys_way(tmp_path):
     length = int.from_bytes(data[at - 4 : at], "big") + len(key)
     (tmp_path / "b.mid").write_bytes(data[: at - 4] + length.to_bytes(4, "big") + key + data[at:])
     assert notation.read_melody(tmp_path / "b.mid").pitches[:, 0].tolist() == [60, 62] * 4
+
+
+def test_two_voices_in_unison_on_one_channel_are_released_one_by_one(tmp_path):
+    on = lambda wait, pitch: (wait, mido.Message("note_on", note=pitch, velocity=64))  # noqa: E731
+    off = lambda wait, pitch: (wait, mido.Message("note_off", note=pitch))  # noqa: E731
+    _save(tmp_path / "a.mid", [[on(0, 72), on(0, 72), off(480, 72), off(1440, 72)]])
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.pitches[:, 0].tolist() == [72] * 16 and read.onset[:, 0].sum() == 1 and read.remarks == ()
+    # Four voices in two tracks: the soprano holds on where the alto, in unison with it, goes.
+    women = [on(0, 72), on(0, 72), off(480, 72), on(0, 71), off(480, 72), off(0, 71), on(0, 74), on(0, 67)]
+    women += [off(480, 74), off(0, 67)]
+    men = [on(0, 64), on(0, 48), off(1440, 64), off(0, 48)]
+    _save(tmp_path / "b.mid", [women, men])
+    read = notation.read_satb(tmp_path / "b.mid")
+    assert read.pitches[::4].tolist() == [[72, 72, 64, 48], [72, 71, 64, 48], [74, 67, 64, 48]]
+    assert read.remarks == ()
+
+
+def test_tempo_and_meter_are_the_last_that_stand_at_the_beginning(tmp_path):
+    notes = _note(72, 1440)
+    _save(tmp_path / "none.mid", [notes])
+    assert notation.read_melody(tmp_path / "none.mid").qpm == 120  # what a file means that does not say
+    for first, second in ((60, 140), (140, 60)):
+        tempos = [(0, mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(qpm))) for qpm in (first, second)]
+        meters = [(0, mido.MetaMessage("time_signature", numerator=beats, denominator=4)) for beats in (4, 3)]
+        _save(tmp_path / "a.mid", [tempos + meters + notes])
+        read = notation.read_melody(tmp_path / "a.mid")
+        assert (round(read.qpm), read.meter, read.remarks) == (second, (3, 4), ())
+
+
+def test_times_without_end_are_one_line(tmp_path):
+    notation.write_midi(tmp_path / "a.mid", _melody([60] * 4))
+    data = (tmp_path / "a.mid").read_bytes()
+    at = data.rindex(b"MTrk") + 8
+    body = b"\x00\x90\x48\x40" + b"\xff" * 3000 + b"\x7f\x80\x48\x00\x00\xff\x2f\x00"
+    (tmp_path / "b.mid").write_bytes(data[: at - 4] + len(body).to_bytes(4, "big") + body)
+    for reader in (notation.read_melody, notation.read_partial, notation.read_satb):
+        with pytest.raises(errors.InputError, match="b.mid lasts more than 1000000 quarters"):
+            reader(tmp_path / "b.mid")
+
+
+def test_notes_that_are_let_go_early_last_until_the_next(tmp_path):
+    early: list[Any] = sum(
+        (_note(pitch, 864, wait=wait) for pitch, wait in ((72, 0), (74, 96), (76, 96), (72, 96))), []
+    )
+    _save(tmp_path / "a.mid", [[(0, mido.MetaMessage("track_name", name="Soprano")), *early]])
+    read = notation.read_partial(tmp_path / "a.mid")
+    assert read.pitches[:31, 0].tolist() == [72] * 8 + [74] * 8 + [76] * 8 + [72] * 7
+    assert read.remarks == ("moved 4 off-grid note(s) to 4 steps a quarter, first C5 of Soprano in bar 1, beat 1",)
+    # A rest of some length stays one, and so does one that is written.
+    staccato = _note(72, 300) + _note(74, 360, wait=180) + _note(76, 480, wait=120)
+    _save(tmp_path / "b.mid", [staccato])
+    assert (notation.read_melody(tmp_path / "b.mid").pitches[:8, 0] == -1).tolist() == [0, 0, 0, 1, 0, 0, 0, 1]
 
 
 def test_smpte_time_is_refused(tmp_path):

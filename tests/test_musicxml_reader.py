@@ -57,6 +57,36 @@ def test_repeats_and_endings_are_played_and_said(tmp_path):
     assert notation.read_partial(path).pitches[::16, 3].tolist() == [48, 50, 52, 50, 53, 55]
 
 
+def test_an_ending_that_is_not_closed_ends_where_a_repeat_does(tmp_path):
+    bars = [
+        files.note("C5", 16),
+        files.barline("left", ending="1", kind="start")
+        + files.note("D5", 16)
+        + files.barline("right", ending="1", kind="stop", repeat="backward"),
+        files.barline("left", ending="2", kind="start") + files.note("E5", 16),
+        files.barline("left", repeat="forward") + files.note("F5", 16),
+        files.note("G5", 16) + files.barline("right", repeat="backward"),
+        files.note("A5", 16),
+    ]
+    read = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)])))
+    assert read.pitches[::16, 0].tolist() == [72, 74, 72, 76, 77, 79, 77, 79, 81]
+
+
+def test_lengths_that_no_score_has_are_one_line_soon(tmp_path):
+    notes = "".join(
+        f"<attributes><divisions>123.4567890{number}</divisions></attributes>" + files.note("C4", 1)
+        for number in range(1000, 4000)
+    )
+    with pytest.raises(errors.InputError, match="absurd"):
+        notation.read_melody(_write(tmp_path, files.musicxml([("", [notes])])))
+    notes = "".join(
+        f"<attributes><divisions>{number}</divisions></attributes>" + files.note("C4", 1)
+        for number in range(1000, 4000)
+    )
+    with pytest.raises(errors.InputError, match="fractions of"):
+        notation.read_melody(_write(tmp_path, files.musicxml([("", [notes])])))
+
+
 @pytest.mark.parametrize(
     ("back", "mark"),
     [

@@ -94,11 +94,11 @@ def test_a_given_note_keeps_its_length_before_a_written_one_of_its_pitch():
     assert np.argwhere(struck[0, :, 2]).ravel().tolist() == [0, 4]
 
 
-def test_nothing_is_written_after_the_last_note_of_a_melody():
-    melody = score.from_pitches(np.array([[-1], [60], [60], [-1], [-1]], np.int16))
+def test_nothing_is_written_before_the_first_note_of_a_melody_nor_after_the_last():
+    melody = score.from_pitches(np.array([[-1], [60], [-1], [60], [-1], [-1]], np.int16))
     request = tasks.harmonize(melody)
-    assert request.free[:3, 1:].all() and not request.free[3:].any()
-    assert len(request.free) == 5
+    assert request.free[1:4, 1:].all() and not request.free[[0, 4, 5]].any()
+    assert len(request.free) == 6
 
 
 def test_compose():

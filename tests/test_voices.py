@@ -181,6 +181,53 @@ def test_two_staves_of_chords_are_four_voices(tmp_path, suffix):
     assert notation.read_satb(path).pitches[::4].tolist() == [CHORD, [74, 65, 62, 48], [69, 69, 62, 48]]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("A Mighty Fortress", "", "", ""),
+        ("Tenor 1", "Tenor 2", "Bass 1", "Bass 2"),
+        ("Tenor", "Lead", "Baritone", "Bass"),
+        ("Soprano 1", "Soprano 2", "Alto 1", "Alto 2"),
+        ("Soprano", "Tenor 1", "Tenor 2", "Bass"),
+        ("B♭ Cornet 1", "B♭ Cornet 2", "E♭ Tenor Horn", "B♭ Euphonium"),
+        ("B♭ Soprano Saxophone", "E♭ Alto Saxophone", "B♭ Tenor Saxophone", "E♭ Baritone Saxophone"),
+    ],
+)
+@pytest.mark.parametrize("write", [_midi, _xml])
+def test_four_that_sing_are_four_voices_whatever_they_are_called(tmp_path, names, write):
+    pitches = SATB.values() if write is _xml else CHORD
+    names = [name if write is _xml else name.replace("♭", "b") for name in names]
+    path = write(tmp_path, list(zip(names, pitches, strict=True)))
+    for reader in (notation.read_satb, notation.read_partial):
+        read = reader(path)
+        assert read.pitches[0].tolist() == CHORD and read.remarks == ()
+
+
+@pytest.mark.parametrize("title", ["Canto", "Soprano 1", "S", "Basso", "Solo Alto"])
+def test_a_title_is_no_voice(tmp_path, title):
+    piece = score.from_pitches(np.tile(np.array([CHORD], np.int16), (8, 1)), title=title)
+    notation.write_midi(tmp_path / "a.mid", piece)
+    for reader in (notation.read_satb, notation.read_partial):
+        read = reader(tmp_path / "a.mid")
+        assert (read.pitches == CHORD).all() and read.remarks == () and read.title == title
+
+
+def test_an_organ_below_a_choir_on_two_staves_is_left_out(tmp_path):
+    staves = [files.note(one, 16) + files.note(other, 16, chord=True) for one, other in (("C5", "G4"), ("E4", "C3"))]
+    path = tmp_path / "a.musicxml"
+    path.write_text(files.musicxml([(name, [bar]) for name, bar in zip("WMOP", staves * 2, strict=True)]))
+    for reader in (notation.read_satb, notation.read_partial):
+        read = reader(path)
+        assert read.pitches[0].tolist() == CHORD and read.remarks == ("left out O, P",)
+
+
+def test_what_is_played_alone_between_chords_is_one_voices(tmp_path):
+    chords = [(start, start + 240, pitch) for start in (480, 960, 1440) for pitch in CHORD]
+    files.midi(tmp_path / "a.mid", [files.midi_track("Piano", [(0, 480, 67), (720, 960, 74), *chords])])
+    read = notation.read_satb(tmp_path / "a.mid").pitches
+    assert read[::2].tolist() == [[67, 67, -1, -1]] * 2 + [CHORD, [74, -1, -1, -1], CHORD, [-1] * 4, CHORD]
+
+
 @pytest.mark.parametrize("suffix", [".mid", ".musicxml"])
 def test_chords_of_four_on_one_staff_are_four_voices(tmp_path, suffix):
     """A note of several voices is sung by all of them, a held one is one note, what is played apart goes together."""
