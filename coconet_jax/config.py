@@ -203,9 +203,11 @@ class Sample:
         ):
             _require(not getattr(self, name) > most, name, getattr(self, name), f"use {most:g} or less")
         # Written so that nan fails too.
-        _require(self.temperature > 0, "temperature", self.temperature, "use a value above 0, such as 0.99")
-        _require(self.finish_temperature >= 0, "finish_temperature", self.finish_temperature, "use 0 or more")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "use a value in (0, 1]")
+        for name in ("temperature", "finish_temperature"):
+            value = getattr(self, name)
+            fits = value >= 1e-4 or (value == 0 and name == "finish_temperature")  # below, float32 runs out of numbers
+            _require(fits, name, value, "use 0.0001 or more, such as 0.99 (the likeliest notes: greedy)")
+        _require(1e-6 <= self.top_p <= 1, "top_p", self.top_p, "use a value from 0.000001 to 1")
         least, most = self.greedy
         _require(0 <= least <= most <= 1, "greedy", self.greedy, "use two values in [0, 1], the smaller first")
         _require(0 < self.block_prob_max <= 1, "block_prob_max", self.block_prob_max, "use a value in (0, 1]")

@@ -35,11 +35,11 @@ def use_compile_cache(directory: str | None = None) -> None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    path = pathlib.Path(directory) if directory else base / "coconet_jax" / "xla"
     try:
+        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        path = pathlib.Path(directory) if directory else base / "coconet_jax" / "xla"
         path.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: whoever runs this has no home
         return  # a cache is a convenience: without one everything works, only slower
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -193,6 +193,9 @@ def write(
     return len(packed.getvalue())
 
 
+_OF_WEIGHTS = ("checkpoint", "step", "out", "dtype", "weights")  # flags that go with --weights
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = errors.Parser(
         prog="python -m coconet_jax.export",
@@ -240,6 +243,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     with errors.exit_on_input_error():
         if args.weights:
+            for name, value in vars(args).items():
+                if name not in _OF_WEIGHTS and value != _parser().get_default(name):
+                    raise errors.InputError(f"--{name}={value} is for a program; with --weights leave it out")
             _write_weights(args)
             return
         args.out = "coconet.zip" if args.out is None else args.out

@@ -36,6 +36,7 @@ def begin(
     micro_batch: int | None = None,
     chunk_size: int | None = None,
     default_micro_batch: int = 32,
+    rounds_alike: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Opens a folder for a run, new or begun, and returns its manifest.
@@ -52,6 +53,8 @@ def begin(
       micro_batch: chains of one compiled program; None for what the run was begun with, or the default.
       chunk_size: samples in a file; None for what the run was begun with, or 256.
       default_micro_batch: of new runs.
+      rounds_alike: whether samples are the same in any micro-batch (float32 on CPU): a begun run may then go on in
+        another, and one that grows takes the default.
       about: what a reader wants to know besides, as JSON has it; kept as the run was begun, and no matter of whether
         two runs are the same.
 
@@ -72,6 +75,8 @@ def begin(
             "or move the samples there elsewhere"
         )
     begun = stored or {}
+    if rounds_alike and begun and num_samples > begun["num_samples"]:
+        micro_batch = micro_batch or default_micro_batch
     micro_batch = micro_batch or begun.get("micro_batch") or default_micro_batch
     chunk_size = chunk_size or begun.get("chunk_size") or CHUNK_SIZE
     manifest = {
@@ -89,7 +94,8 @@ def begin(
     manifest = json.loads(json.dumps(manifest, allow_nan=False))  # tuples are lists once they were read back
     if stored is not None:
         manifest[samples.ABOUT] = stored.get(samples.ABOUT, manifest[samples.ABOUT])
-        _check_same_run(folder, stored | {samples.ABOUT: manifest[samples.ABOUT]}, manifest)
+        free = {samples.ABOUT: manifest[samples.ABOUT]} | ({"micro_batch": micro_batch} if rounds_alike else {})
+        _check_same_run(folder, stored | free, manifest)
     if stored != manifest:
         samples.write_manifest(place, manifest)
     return manifest

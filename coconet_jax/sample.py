@@ -4,10 +4,14 @@
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import sys
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Int16, Int64
 import numpy as np
 import tqdm
@@ -20,6 +24,7 @@ from coconet_jax import (
     files,
     flags,
     generate,
+    model,
     notation,
     offline,
     outputs,
@@ -80,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", default="chorales", metavar="DIR", help="folder or gs:// URL to write to (default: chorales)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote to that folder")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what an earlier run wrote to that folder (the same run, interrupted, goes on)",
+    )
     parser.add_argument(
         "--excerpt",
         action="store_true",
@@ -167,6 +176,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
         )
     if args.best_of and (args.alternatives or args.trace):
         raise errors.InputError(f"--best_of={args.best_of} chooses one of many; leave out --alternatives and --trace")
+    chains = (args.num_samples or 4) * max(args.best_of or 1, polish.PASSAGES.candidates if args.polish else 1)
+    if chains > 2**31:
+        flag = f"--best_of={args.best_of}" if args.best_of else f"--polish={args.polish}"
+        raise errors.InputError(f"{flag}: {chains} candidates in all, more than {2**31}; ask for fewer samples")
     if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
         raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
 
@@ -188,11 +201,25 @@ def _sweeps(args: argparse.Namespace, num_samples: int, steps_per_quarter: int, 
     return polish.USUAL if knows and num_samples <= outputs.MAX_SCORES else 0
 
 
+def _is_unfinished(begin: Callable[[], dict[str, Any]], folder: storage.Place) -> bool:
+    """Whether the very run that is asked for lies there in part: to replace it would be to begin it again."""
+    try:
+        manifest = begin()
+    except errors.InputError:
+        return False
+    numbers = range(samples.num_chunks(manifest))
+    return not all(samples.chunk_path(folder, number).exists() for number in numbers)
+
+
 def _sample(args: argparse.Namespace) -> None:
     chosen = settings.from_flags(args)
     outputs.programs(args.programs), outputs.velocities(args.velocities)  # before the work, not after it
     num_samples = args.alternatives or args.num_samples or 4
     formats = outputs.formats(args.formats, num_samples)
+    if args.tempo is not None and not formats:
+        raise errors.InputError(
+            f"--tempo={args.tempo:g} is for scores, and arrays alone are written; give it later, with --export"
+        )
     if "wav" in formats:
         notation.audio.check()
     folder = storage.place(args.out)
@@ -214,8 +241,6 @@ def _sample(args: argparse.Namespace) -> None:
         request = tasks.excerpt(request)
     for remark in request.given.remarks:
         print(f"note: {remark}")
-    if args.overwrite:
-        outputs.remove_run(folder)
     steps = len(request.free)
     candidates = args.best_of or 1
     usual = generate.default_micro_batch(num_samples * candidates, steps, loaded.config.model)
@@ -229,7 +254,12 @@ def _sample(args: argparse.Namespace) -> None:
         described["critic_sha256"] = critic.sha256
         described |= {"best_of": candidates} if args.best_of else {}
         described |= {"polish": sweeps, "passages": list(polish.PASSAGES)} if sweeps else {}
-    manifest = offline.begin(
+    # What rounds otherwise may draw otherwise: another kind of device is another run.
+    dtype = model.compute_dtype(loaded.config.model)
+    described |= {} if dtype == jnp.float32 else {"dtype": jnp.dtype(dtype).name}
+    described |= {} if devices.on_cpu() else {"device": jax.devices()[0].device_kind}
+    begin = functools.partial(
+        offline.begin,
         folder,
         request,
         described,
@@ -239,8 +269,12 @@ def _sample(args: argparse.Namespace) -> None:
         micro_batch=args.micro_batch,
         chunk_size=args.chunk_size or (num_samples if args.alternatives else None),
         default_micro_batch=usual,
+        rounds_alike=devices.on_cpu() and dtype == jnp.float32,
         about=flags.asked(args) | {"checkpoint": str(named), "model": dataclasses.asdict(loaded.config.model)},
     )
+    if args.overwrite and not _is_unfinished(begin, folder):
+        outputs.remove_run(folder)
+    manifest = begin()
     plan = generate.plan(
         loaded,
         request,
@@ -330,10 +364,15 @@ def _main(args: argparse.Namespace) -> None:
         formats = outputs.formats(args.formats, 0)
         if not formats:
             raise errors.InputError(f"--formats={args.formats}: the arrays are there; name score formats to export")
-        manifest = samples.read_manifest(args.out)
-        count = manifest["num_samples"] if manifest else len(samples.load_samples(args.out).pitches)
-        chosen = exporting.parse_ids(args.export, count)
-        outputs.write_scores(args, samples.load_samples(args.out, ids=chosen), formats, args.tempo)
+        if manifest := samples.read_manifest(args.out):
+            chosen = exporting.parse_ids(args.export, manifest["num_samples"])
+            made = samples.load_samples(args.out, ids=chosen)
+        else:  # what was kept of a run, under the numbers that it had
+            made = samples.load_samples(args.out)
+            if args.export.strip() != "all":
+                chosen = exporting.parse_ids(args.export, int(made.sample_id.max()) + 1)
+                made = samples.load_samples(args.out, ids=chosen)
+        outputs.write_scores(args, made, formats, args.tempo)
         return
     _sample(args)
 

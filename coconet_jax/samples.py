@@ -171,13 +171,19 @@ def read_chunk(path: storage.Named) -> tuple[Samples, str]:
       InputError: it is damaged or something else; a StoreError where it could not be looked at.
     """
     try:
+        data = storage.place(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # for want of permission, say: nothing that the file is to blame for
+        raise storage.StoreError(f"cannot read {path}: {error.strerror or error}; see what is in the way") from None
+    try:
         arrays: dict[str, Any] = {}
-        with zipfile.ZipFile(io.BytesIO(storage.place(path).read_bytes())) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
                 # An entry is read whole, and its checksum looked at, before numpy trusts the sizes written in it.
                 arrays[name.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
         return _from_arrays(arrays), str(arrays.get("run", ""))
-    except (FileNotFoundError, storage.StoreError):
+    except MemoryError:
         raise
     except Exception as error:  # zipfile, zlib and numpy let a dozen kinds out of damaged bytes
         reason = str(error) or type(error).__name__

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Final, Literal, get_args, get_origin, get_type_hints
 
 from coconet_jax import config as config_lib
 from coconet_jax import errors
@@ -40,6 +40,19 @@ _HELP = {
 }
 
 
+_GOES_WITH: Final = {
+    "blocks": ("gibbs", "upsample"),
+    "block_prob_max": ("gibbs", "upsample"),
+    "block_prob_min": ("gibbs", "upsample"),
+    "anneal_share": ("gibbs", "upsample"),
+    "order": ("ancestral",),
+    "draws_per_call": ("ancestral", "ancestral_gibbs"),
+    "context_share": ("ancestral_gibbs",),
+    "confidence_noise": ("maskgit",),
+    "remask_share": ("maskgit",),
+}
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds what `from_flags` reads to a parser."""
     group = parser.add_argument_group("how notes are drawn")
@@ -63,6 +76,14 @@ def from_flags(args: argparse.Namespace) -> config_lib.Sample:
     """
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(config_lib.Sample)}
     given = {name: value for name, value in given.items() if value is not None}
+    sampler = given.get("sampler", config_lib.Sample.sampler)
+    for name in given:
+        if sampler not in (fits := _GOES_WITH.get(name, (sampler,))):
+            raise errors.InputError(
+                f"--{name}={given[name]} goes with --sampler={' or '.join(fits)}; with {sampler} leave it out"
+            )
+        if name in ("finish_stride", "finish_temperature") and not given.get("finish_sweeps"):
+            raise errors.InputError(f"--{name}={given[name]} goes with --finish_sweeps; give that, or leave it out")
     if "greedy" in given:
         try:
             numbers = [float(word) for word in given["greedy"].split(",")]

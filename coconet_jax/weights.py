@@ -107,6 +107,11 @@ def read(named: storage.Named = DEFAULT) -> Loaded:
       InputError: neither is there, the files are damaged, or they are of another version's format.
     """
     place = shipped().get(str(named)) or storage.place(named)
+    if str(named) in shipped() and any((storage.place(named) / name).exists() for name in (CONFIG, "checkpoints")):
+        raise errors.InputError(
+            f"{named} is the name of a model that ships, and of a folder here; give ./{named} for the folder, or go "
+            "elsewhere for the model"
+        )
     try:
         about = json.loads((place / CONFIG).read_bytes())
         packed = io.BytesIO((place / WEIGHTS).read_bytes())

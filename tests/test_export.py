@@ -31,6 +31,12 @@ def exported(run, tmp_path_factory) -> pathlib.Path:
     return path
 
 
+def test_with_weights_nothing_is_asked_of_a_program(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["--weights", "--bars=3"])
+    assert "--bars=3 is for a program; with --weights leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_script_in_the_file_makes_the_samples_of_the_package(exported, tiny_config, tiny_variables, tmp_path):
     with zipfile.ZipFile(exported) as archive:

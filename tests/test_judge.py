@@ -150,6 +150,7 @@ def test_a_piece_is_explained_by_bars(chorales, tmp_path, capsys):
         (["rank", "a"], "a: give sets as NAME=SOURCE, such as mine=chorales"),
         (["rank", "a=/nowhere"], "/nowhere holds no samples: it does not exist"),
         (["rank", "a=valid", "a=test"], "two sets have one name"),
+        (["rank", "a=valid", "--seed=-1"], "--seed=-1: use 0 or more"),
         (["rank", "real music=valid"], "or one of real music"),
         (["rank", "a=valid", "--steps=480"], "480"),
         (["rank", "a=test:upside down"], "upside down is no damage; use one of bars shuffled"),

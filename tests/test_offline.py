@@ -347,6 +347,23 @@ def test_a_device_that_is_full(tmp_path, monkeypatch):
         begin(tmp_path)
 
 
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(tmp_path, whole, monkeypatch):
+    begin(tmp_path)
+    run(tmp_path)
+    read = pathlib.Path.read_bytes
+
+    def refuse(path: pathlib.Path) -> bytes:
+        if path.name == "samples_00001.npz":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "read_bytes", refuse)
+        with pytest.raises(errors.InputError, match="cannot read .*samples_00001.npz: Permission denied; see what is"):
+            run(tmp_path)
+    assert contents(tmp_path) == whole
+
+
 def test_folders_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("file", "file/run", "x" * 300):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import symusic
 
-from coconet_jax import checkpoint, errors, notation, pianoroll, sample, samples, score, state, weights
+from coconet_jax import checkpoint, errors, model, notation, pianoroll, sample, samples, score, state, weights
 
 
 @pytest.fixture(scope="module")
@@ -350,6 +350,55 @@ def test_the_way_can_be_kept(run, tmp_path, capsys):
         np.testing.assert_array_equal(file["pitches"][-1], samples.load_samples(tmp_path / "grown").pitches)
 
 
+def test_overwrite_goes_on_with_the_very_run_and_replaces_others(run, tmp_path, capsys):
+    words = [f"--checkpoint={run}", "--num_samples=4", "--chunk_size=2", "--bars=1", "--num_steps=2", "--formats=npz"]
+    words += [f"--out={tmp_path}", "--overwrite"]
+    chunks = [tmp_path / f"samples_0000{number}.npz" for number in range(2)]
+
+    def write(*more: str) -> list[int]:
+        assert call(capsys, *words, *more)[0] == 0
+        return [path.stat().st_mtime_ns for path in chunks]
+
+    first = write()
+    chunks[1].unlink()
+    again = write()  # as after a kill
+    assert again[0] == first[0] and again[1] != first[1]
+    assert write()[0] != again[0]  # a whole one is drawn anew
+    assert write("--seed=1")[0] != again[0] and samples.load_samples(tmp_path).seed == 1
+
+
+def test_a_grown_run_goes_on_in_larger_batches(run, tmp_path, capsys):
+    words = (f"--checkpoint={run}", "--bars=1", "--num_steps=2", "--formats=npz", f"--out={tmp_path}")
+    assert call(capsys, *words, "--num_samples=1")[0] == 0
+    assert json.loads((tmp_path / samples.MANIFEST).read_text())["micro_batch"] == 1
+    assert call(capsys, *words, "--num_samples=40")[0] == 0
+    assert json.loads((tmp_path / samples.MANIFEST).read_text())["micro_batch"] == 5  # of eight devices
+    assert call(capsys, *words, "--num_samples=40", "--micro_batch=2")[0] == 0
+    whole = samples.load_samples(tmp_path).pitches
+    assert call(capsys, *words[:-1], f"--out={tmp_path}/whole", "--num_samples=40")[0] == 0
+    np.testing.assert_array_equal(samples.load_samples(tmp_path / "whole").pitches, whole)
+
+
+def test_what_was_kept_of_a_run_is_exported_by_its_numbers(tmp_path, capsys):
+    pitches = np.full((3, 16, 4), 60, np.int16)
+    kept = samples.Samples(pitches, pitches == 0, pitches == 0, np.array([3, 7, 40]), 0, 4)
+    samples.write_samples(tmp_path, kept)
+    for ids, count in (("all", 3), ("7,40", 2)):
+        code, output, _ = call(capsys, f"--export={ids}", "--formats=midi", f"--out={tmp_path}")
+        assert code == 0 and f"wrote {count} files" in output
+    assert sorted(path.name for path in tmp_path.glob("*.mid")) == [f"chorale_{n:04d}.mid" for n in (3, 7, 40)]
+    code, _, complaint = call(capsys, "--export=4", "--formats=midi", f"--out={tmp_path}")
+    assert code == 2 and "no sample 4" in complaint
+
+
+def test_another_kind_of_arithmetic_is_another_run(run, tmp_path, capsys, monkeypatch):
+    words = (f"--checkpoint={run}", "--num_samples=2", "--bars=1", "--num_steps=2", "--formats=npz")
+    assert call(capsys, *words, f"--out={tmp_path}")[0] == 0
+    monkeypatch.setattr(model, "compute_dtype", lambda net: jnp.dtype(jnp.bfloat16))
+    code, _, complaint = call(capsys, *words, f"--out={tmp_path}")
+    assert code == 2 and "settings.dtype (there none, here bfloat16)" in complaint
+
+
 @pytest.fixture
 def bad_files(tmp_path) -> pathlib.Path:
     (tmp_path / "empty.mid").write_bytes(b"")
@@ -389,6 +438,11 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--finish_sweeps=1000000000000"], "finish_sweeps=1000000000000"),
         (["--checkpoint=RUN", "--span=1-2"], "--span=1-2 goes with --inpaint"),
         (["--checkpoint=RUN", "--export=all"], "leave --checkpoint="),
+        (["--checkpoint=RUN", "--sampler=maskgit", "--blocks=voices"], "--blocks=voices goes with --sampler=gibbs or"),
+        (["--checkpoint=RUN", "--confidence_noise=3"], "goes with --sampler=maskgit; with gibbs leave it out"),
+        (["--checkpoint=RUN", "--finish_stride=2"], "--finish_stride=2 goes with --finish_sweeps"),
+        (["--checkpoint=RUN", "--tempo=90", "--formats=npz"], "--tempo=90 is for scores"),
+        (["--num_samples=999999999", "--best_of=1000"], "--best_of=1000: 999999999000 candidates in all"),
         (["--export=all"], "holds no"),
         (["--export=0", "--num_samples=9"], "lie in --out; leave --num_samples=9 out"),
         (["--export=0", "--overwrite"], "leave --overwrite out"),
@@ -401,7 +455,7 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--meter=waltz"], "--meter=waltz"),
         (["--checkpoint=RUN", "--meter=300/4"], "--meter=300/4"),
         (["--checkpoint=RUN", f"--seed={2**63}"], "--seed="),
-        (["--checkpoint=RUN", "--temperature=0"], "temperature=0.0: use a value above 0"),
+        (["--checkpoint=RUN", "--temperature=0"], "temperature=0.0: use 0.0001 or more"),
         (["--checkpoint=RUN", "--num_steps=-1"], "num_steps=-1"),
         (["--checkpoint=RUN", "--formats=pdf"], "--formats=pdf"),
         (["--checkpoint=RUN", "--programs=kazoo"], "--programs=kazoo"),

@@ -89,6 +89,13 @@ def test_the_small_model_ships():
     assert checkpoint.load("small").sha256 == net.sha256
 
 
+def test_a_folder_of_a_shipped_name_is_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(errors.InputError, match=r"and of a folder here; give \./small for the folder"):
+        checkpoint.load("small")
+
+
 def test_every_model_that_ships_has_a_card_of_its_own_weights():
     assert weights.shipped()
     for name, place in weights.shipped().items():

@@ -141,6 +141,8 @@ def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) ->
 
 
 def _rank(args: argparse.Namespace) -> None:
+    if args.seed < 0:
+        raise errors.InputError(f"--seed={args.seed}: use 0 or more")
     wanted = dict(_split_name(text) for text in args.sets)
     real_names = (ranking.REAL, "Bach, train", f"Bach, {args.reference}")
     if len(wanted) < len(args.sets) or set(real_names) & set(wanted):
@@ -160,10 +162,15 @@ def _rank(args: argparse.Namespace) -> None:
     judges = ranking.Judges(
         distances.fit_theory(training.pitches, grid),
         piece_set.splits["train"],
-        lambda pitches: critic.judge(judge, pitches).logit,
-        lambda pitches: composers.log_probs(classifier, pitches),
-        composers.fit_features(classifier, training.pitches),
     )
+    if grid == 4:
+        judges = judges._replace(
+            critic=lambda pitches: critic.judge(judge, pitches).logit,
+            log_probs=lambda pitches: composers.log_probs(classifier, pitches),
+            classifier_features=composers.fit_features(classifier, training.pitches),
+        )
+    else:
+        notes = [*notes, f"the critic and the classifier know sixteenths, and judge nothing on {grid} steps a quarter"]
     with counter.counting("judging", "sets", len(contestants) + 1) as advance:
         rows = ranking.rank(
             reference,
@@ -231,6 +238,10 @@ def _score(args: argparse.Namespace) -> None:
     devices.use_compile_cache()
     files.check_folder(storage.place(args.out))
     piece_set = _chorales(args)
+    if piece_set.steps_per_quarter != 4:
+        raise errors.InputError(
+            f"{args.data} stands on {piece_set.steps_per_quarter} steps a quarter, and the critic knows 4; give others"
+        )
     piece = notation.read_satb(args.file, steps_per_quarter=piece_set.steps_per_quarter, voices=args.voices)
     for remark in piece.remarks:
         print(f"note: {remark}")
