@@ -116,12 +116,29 @@ def _read(root: ElementTree.Element) -> parts.Parts:
     remarks = []
     if len(order) != len(master) or order != sorted(order):
         remarks.append(f"repeats are played: {len(master)} written bars became {len(order)}")
+    odd = _odd_bars([lengths[at] for at in order], [parts.bar_quarters(master[at].meter) for at in order], pickup)
+    if odd:
+        where = parts.locate(starts[odd[0]], bars_played).partition(",")[0]
+        remarks.append(
+            f"bars of other lengths are not kept: {meter[0]}/{meter[1]} throughout (the first is {where}, of "
+            f"{float(lengths[order[odd[0]]]):g} quarters)"
+        )
     remarks += parts.remarks_on_tempo(tempos, bars_played)
     if left_out:
         where = parts.locate(min(left_out), bars_played)
         remarks.append(f"left out {len(left_out)} grace or cue note(s), first in {where}")
     qpm = round(tempos[0][1], 3) if tempos else parts.Parts([]).qpm
     return parts.Parts(found, meter, pickup, qpm, _title(root), bars_played, end, tuple(remarks))
+
+
+def _odd_bars(lengths: Sequence[Fraction], wholes: Sequence[Fraction], pickup: Fraction) -> list[int]:
+    """Bars inside a piece that are neither as long as their meter nor parts of one that a repeat sign divides."""
+    return [
+        at
+        for at in range(1, len(lengths) - 1)
+        if lengths[at] != wholes[at]
+        and wholes[at] not in (lengths[at] + other for other in (lengths[at - 1], lengths[at + 1], pickup))
+    ]
 
 
 def _numbered(

@@ -189,7 +189,9 @@ def complete(piece: score.Score, *, rests: str = "fill", steps: int | None = Non
     silent = silent_cells(piece, rests, ("fill", "keep", "together"))
     more = 0 if steps is None else bars.check_length("steps", steps) - len(piece.pitches)
     if more < 0:
-        raise errors.InputError(f"steps={steps}: the score has {len(piece.pitches)} already; use that or more")
+        raise errors.InputError(
+            f"steps={steps}: the score has {len(piece.pitches)} already; ask for that or more, or leave the length out"
+        )
     piece = bars.pad(piece, 0, more)
     free = (piece.pitches == pianoroll.REST) & ~np.pad(silent, ((0, more), (0, 0)))
     return request_for(piece, free, "leave cells empty, or rewrite with inpaint, revoice or variations")

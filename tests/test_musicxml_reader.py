@@ -133,6 +133,15 @@ def test_bar_numbers_follow_changes_of_meter(tmp_path):
     )
 
 
+def test_bars_of_other_lengths_are_said(tmp_path):
+    bars = [files.note("C4", 16), files.note("D4", 12), files.note("E4", 16), files.note("F4", 16)]
+    read = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)])))
+    said = "bars of other lengths are not kept: 4/4 throughout (the first is bar 2, of 3 quarters)"
+    assert read.remarks == (said,)
+    bars[2:2] = [files.note("G4", 4)]  # what a repeat sign divides is one bar
+    assert notation.read_melody(_write(tmp_path, files.musicxml([("", bars)]))).remarks == ()
+
+
 def test_pickup_of_a_single_bar_is_kept(tmp_path):
     text = files.musicxml([("", [files.note("C4", 4)])], implicit=True)
     assert notation.read_melody(_write(tmp_path, text)).pickup_steps == 4
