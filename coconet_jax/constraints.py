@@ -194,7 +194,12 @@ def _fixed(
 
     def varied(seed: int, ids: Int[np.ndarray, " n"]) -> tasks.Given:
         chains = vary(seed, ids)
+        held = chains.went_on
+        if held is not None:  # nothing goes on into a note of these, nor out of one
+            held = held & ~where
+            held[:, 1:] &= ~where[:-1]
         return chains._replace(
+            went_on=held,
             pitches=np.where(where, pitches, chains.pitches).astype(np.int8),
             onset=np.where(where, onset, chains.onset),
             free=chains.free & ~where,

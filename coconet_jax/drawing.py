@@ -37,7 +37,7 @@ def keep_likeliest(logits: Float[Array, "b t p i"], top_p: float) -> Float[Array
     falling = -jnp.sort(-probs, axis=2)
     before = jnp.cumsum(falling, axis=2) - falling
     # The least probability that is kept: that of the last value reached before the share is full.
-    least = jnp.min(jnp.where((before < top_p) | (before == 0), falling, jnp.inf), axis=2, keepdims=True)
+    least = jnp.min(jnp.where(before < top_p, falling, jnp.inf), axis=2, keepdims=True)
     return jnp.where(probs >= least, logits, -jnp.inf)
 
 

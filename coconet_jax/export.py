@@ -232,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
 def _write_weights(args: argparse.Namespace) -> None:
     folder = args.out or "weights"
     size = weights_lib.write(folder, checkpoint.load(args.checkpoint, args.step), args.dtype) / 1e6
+    folder = f"./{folder}" if folder in weights_lib.shipped() else folder
     loaded = weights_lib.read(folder)
     print(f"wrote {folder} ({size:.1f} MB): step {loaded.step}, sha256 {loaded.sha256[:8]}, {args.dtype}")
     print(f"to use it: python -m coconet_jax.sample --checkpoint={folder}")

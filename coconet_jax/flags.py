@@ -107,9 +107,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--rests",
         metavar="HOW",
-        help="the model writes no rests of its own. (harmonize) where the melody rests, the others sound (default) or "
-        "rest together. (complete, inpaint, revoice, variations) fill rests (default), keep those of voices that have "
-        "notes, or together: keep those where no voice sounds",
+        help="the model writes no rests of its own. (harmonize) where the melody rests between its first note and its "
+        "last, the others sound (default) or rest together. (complete, inpaint, revoice, variations) fill rests "
+        "(default), keep those of voices that have notes, or together: keep those where no voice sounds",
     )
     group.add_argument(
         "--span",

@@ -162,8 +162,9 @@ def _fill(
 
 def _early(note: parts.Note, following: parts.Note, steps_per_quarter: int) -> bool:
     """Whether a note was let go off the grid, right before the next of its voice: players and programs do so."""
-    gap, end = following.start - note.end, note.end * steps_per_quarter
-    return end != nearest(end) and gap > 0 and 4 * gap <= note.end - note.start
+    end, begin = note.end * steps_per_quarter, following.start * steps_per_quarter
+    off_grid = abs(end - nearest(end)) > Fraction(1, 16)  # many let go a tick before what is written, rests included
+    return off_grid and 0 < begin - end < 1 and 4 * (begin - end) <= end - note.start * steps_per_quarter
 
 
 def _remarks(found: parts.Parts, reports: Sequence[_Report], steps_per_quarter: int) -> Iterator[str]:

@@ -50,8 +50,8 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
     tracks = [_read_track(track, file.ticks_per_beat) for track in file.tracks]
     if max((track.end for track in tracks), default=0) > _MAX_QUARTERS:
         raise errors.InputError(f"{path} lasts more than {_MAX_QUARTERS} quarters; mend its times, or export it again")
-    meters = _in_turn(change for track in tracks for change in track.meters)
-    tempos = _in_turn(change for track in tracks for change in track.tempos)
+    meters = _in_turn(track.meters for track in tracks)
+    tempos = _in_turn(track.tempos for track in tracks)
     meter, pickup, bars = _bars(meters)
     remarks = []
     if unreleased := sum((track.unreleased for track in tracks), []):
@@ -63,8 +63,8 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
         remarks.append("left out the drums (channel 10)")
     remarks += parts.remarks_on_tempo(tempos, bars)
     kept = [at for at, track in enumerate(tracks) if track.channels or voices.is_voice_name(track.name)]
-    if len(kept) > 4 and not tracks[0].channels:
-        kept = [at for at in kept if at]  # the title of the piece, though it may be a voice's name
+    if not tracks[0].channels and any(voices.same_voices(tracks[0].name, tracks[at].name) for at in kept if at):
+        kept = [at for at in kept if at]  # the title of the piece, though it is a voice's name
     channels = sum(len(tracks[at].channels) for at in kept)
     by_channel = (len(kept) == 1 and channels > 1) or (len(kept) < 4 and channels == 4)
     if by_channel:
@@ -77,9 +77,12 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
     return parts.Parts(found, meter, pickup, qpm, title, bars, end, tuple(remarks))
 
 
-def _in_turn(changes: Iterable[tuple[Fraction, Any]]) -> list[tuple[Fraction, Any]]:
-    """Changes by their times; of several at one time the last one counts."""
-    return list(dict(sorted(changes, key=lambda change: change[0])).items())
+def _in_turn(tracks: Iterable[list[tuple[Fraction, Any]]]) -> list[tuple[Fraction, Any]]:
+    """Changes by their times; of several at one time those of the first track count, and of these the last."""
+    merged: dict[Fraction, Any] = {}
+    for changes in tracks:
+        merged = dict(changes) | merged
+    return sorted(merged.items(), key=lambda change: change[0])
 
 
 class _Track(NamedTuple):
@@ -120,12 +123,18 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
         key = (message.channel, message.note)
         start = sounding.pop(key, None)
         strikes = message.type == "note_on" and message.velocity > 0
-        if start is None and key in doubled and not strikes:
-            start = doubled.pop(key)  # the second release, of the longer of the two
-        elif strikes:
-            doubled.pop(key, None)
-            if start == now:
-                doubled[key] = now
+        if strikes and start == now:
+            doubled[key] = now
+        elif not strikes and key in doubled and start in (None, now):  # the second release, of the longer of the two
+            begun = Fraction(doubled.pop(key), ticks_per_quarter)
+            notes.setdefault(message.channel, []).append(
+                parts.Note(begun, Fraction(now, ticks_per_quarter), message.note)
+            )
+            if start is not None:
+                sounding[key] = start
+            continue
+        elif not strikes and start is not None and start > doubled.get(key, start):
+            del doubled[key]  # it never came
         if start is not None and start == now and not strikes and struck_again.get(key) == now:
             sounding[key] = start  # the release belongs to the note before, written after the new stroke
         elif start is not None and now > start:

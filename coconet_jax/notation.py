@@ -45,7 +45,7 @@ def read_score(path: Path, *, steps_per_quarter: int = 4) -> score.Score:
 
 
 def read_satb(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None) -> score.Score:
-    """Reads a score of four voices, pitches [t,4]: on four staves or tracks, or two voices on each of two staves.
+    """Reads a score of four voices, pitches [t,4]: on four staves or tracks, two voices on each of two, or chords.
 
     Parts beside four that are named soprano, alto, tenor and bass are left out. Of several notes at once in a voice
     the highest is kept. The score ends with its last note.
@@ -62,10 +62,10 @@ def read_satb(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None) 
 def read_partial(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None, transpose: int = 0) -> score.Score:
     """Reads what is written of a score of four voices, pitches [t,4], -1 where nothing is.
 
-    Any of the voices may be missing: names decide which is which; a single part without one is the soprano, two or
-    three are told by their range. The score is as long as the file: its empty bars at the end are there to be filled
-    (in MIDI up to the end of the tracks). Of several notes at once in a voice the highest is kept. All notes are moved
-    by `transpose` semitones.
+    Any of the voices may be missing: names decide which is which; a single part without one is the soprano, or all four
+    where it holds chords of four, two or three are told by their range. The score is as long as the file: its empty
+    bars at the end are there to be filled (in MIDI up to the end of the tracks). Of several notes at once in a voice
+    the highest is kept. All notes are moved by `transpose` semitones.
 
     Raises:
       InputError: no notes at all, a pitch outside 36..81, or see `read_score`.
@@ -82,7 +82,8 @@ def read_melody(path: Path, *, steps_per_quarter: int = 4, voices: Voices = None
 
     Rests in the bar of the last note are part of it, if the file has them; empty bars after that are not. Of several
     notes at once in a soprano the highest is kept; in a lone part without a voice's name, a piano's perhaps, they are
-    an error. All notes are moved by `transpose` semitones.
+    an error, unless it holds chords of four, of which the upper voice is taken. All notes are moved by `transpose`
+    semitones.
 
     Raises:
       InputError: another number of voices, two notes at once, a pitch outside 36..81, or see `read_score`.

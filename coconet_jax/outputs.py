@@ -26,7 +26,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help=f"of {','.join(FORMATS)}; the arrays (npz) are always written, and up to {MAX_SCORES} samples "
         f"{','.join(DEFAULT_FORMATS)} too unless this says otherwise; wav needs the program fluidsynth",
     )
-    group.add_argument("--tempo", type=float, metavar="QPM", help="quarters a minute (default: the score's, or 80)")
+    group.add_argument(
+        "--tempo", type=float, metavar="QPM", help="quarters a minute (default: the score's; from nothing 80)"
+    )
     group.add_argument(
         "--programs",
         default="choir",

@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "--micro_batch",
         type=int,
         metavar="N",
-        help="samples at once on a device (default: what fits its memory, on CPU 256 steps of them)",
+        help="samples at once on a device (default: what fits its memory, on CPU 256 steps of them, or two)",
     )
     group.add_argument("--chunk_size", type=int, metavar="N", help="samples in a file (default: 256)")
     return parser
@@ -176,10 +176,11 @@ def _check_numbers(args: argparse.Namespace) -> None:
         )
     if args.best_of and (args.alternatives or args.trace):
         raise errors.InputError(f"--best_of={args.best_of} chooses one of many; leave out --alternatives and --trace")
-    chains = (args.num_samples or 4) * max(args.best_of or 1, polish.PASSAGES.candidates if args.polish else 1)
-    if chains > 2**31:
-        flag = f"--best_of={args.best_of}" if args.best_of else f"--polish={args.polish}"
-        raise errors.InputError(f"{flag}: {chains} candidates in all, more than {2**31}; ask for fewer samples")
+    for name, each in (("best_of", args.best_of or 1), ("polish", polish.PASSAGES.candidates if args.polish else 1)):
+        if (chains := (args.num_samples or 4) * each) > 2**31:
+            raise errors.InputError(
+                f"--{name}={getattr(args, name)}: {chains} candidates in all, more than {2**31}; ask for fewer samples"
+            )
     if args.num_shards is not None and not 0 <= args.shard_index < args.num_shards:
         raise errors.InputError(f"--shard_index={args.shard_index}: use 0 to {args.num_shards - 1}, below --num_shards")
 
@@ -201,9 +202,11 @@ def _sweeps(args: argparse.Namespace, num_samples: int, steps_per_quarter: int, 
     return polish.USUAL if knows and num_samples <= outputs.MAX_SCORES else 0
 
 
-def _is_unfinished(begin: Callable[[], dict[str, Any]], folder: storage.Place) -> bool:
+def _is_unfinished(begin: Callable[[], dict[str, Any]], folder: storage.Place, num_samples: int) -> bool:
     """Whether the very run that is asked for lies there in part: to replace it would be to begin it again."""
     try:
+        if (samples.read_manifest(folder) or {}).get("num_samples") != num_samples:
+            return False
         manifest = begin()
     except errors.InputError:
         return False
@@ -257,7 +260,7 @@ def _sample(args: argparse.Namespace) -> None:
     # What rounds otherwise may draw otherwise: another kind of device is another run.
     dtype = model.compute_dtype(loaded.config.model)
     described |= {} if dtype == jnp.float32 else {"dtype": jnp.dtype(dtype).name}
-    described |= {} if devices.on_cpu() else {"device": jax.devices()[0].device_kind}
+    described |= {} if devices.on_cpu() else {"device": jax.default_backend()}
     begin = functools.partial(
         offline.begin,
         folder,
@@ -272,7 +275,7 @@ def _sample(args: argparse.Namespace) -> None:
         rounds_alike=devices.on_cpu() and dtype == jnp.float32,
         about=flags.asked(args) | {"checkpoint": str(named), "model": dataclasses.asdict(loaded.config.model)},
     )
-    if args.overwrite and not _is_unfinished(begin, folder):
+    if args.overwrite and not _is_unfinished(begin, folder, num_samples):
         outputs.remove_run(folder)
     manifest = begin()
     plan = generate.plan(

@@ -22,11 +22,11 @@ _HELP = {
     "top_p": "draw only from the likeliest notes that hold this share of the probability",
     "greedy": "chance that a call takes the likeliest notes instead of drawing: one number, or two such as 0,0.5 "
     "between which the samples are spread from adventurous to careful",
-    "blocks": "gibbs: what is rewritten as a whole: variables (single cells), runs (4 steps or more of a voice), "
-    "frames (all voices of a step), voices",
-    "block_prob_max": "gibbs: share that is rewritten at first",
-    "block_prob_min": "gibbs: and at last; the same as the first for a constant share",
-    "anneal_share": "gibbs: share of the steps over which it falls",
+    "blocks": "gibbs, upsample: what is rewritten as a whole: variables (single cells), runs (4 steps or more of a "
+    "voice), frames (all voices of a step), voices",
+    "block_prob_max": "gibbs, upsample: share that is rewritten at first",
+    "block_prob_min": "gibbs, upsample: and at last; the same as the first for a constant share",
+    "anneal_share": "gibbs, upsample: share of the steps over which it falls",
     "order": "ancestral: random or chronological",
     "draws_per_call": "ancestral, ancestral_gibbs: notes written by one model call",
     "context_share": "ancestral_gibbs: share of the free notes that stays while a block is rewritten",

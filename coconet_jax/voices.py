@@ -24,6 +24,18 @@ _WORDS: Final = (
     ("bass", "basses", "basso", "bassi", "bassus", "basse", "b"),
 )
 _RANKS: Final = {word: rank for rank, words in enumerate(_WORDS) for word in words}
+_SINGERS: Final = (
+    "lead",
+    "baritone",
+    "baritones",
+    "mezzo",
+    "countertenor",
+    "women",
+    "men",
+    "female",
+    "male",
+    "descant",
+)
 _FILLERS: Final = ("voice", "voices", "part", "choir", "chorus", "solo", "vocal", "vocals", "i", "ii", "1", "2")
 # Built in the sizes of voices: "Tenor Trombone" is no tenor.
 _INSTRUMENTS: Final = (
@@ -91,7 +103,8 @@ def find_some(
     pool = _four_by_order(found.parts)
     # Four that sing, some of which have other names ("Baritone") or one name twice, are four by order.
     in_order = len(found.parts) == pianoroll.NUM_VOICES and all(found.parts[rank] is named[rank] for rank in named)
-    in_order |= len(named) < pianoroll.NUM_VOICES and pool is not None and all(part.notes for part in pool)
+    if pool is not None and all(part.notes for part in pool):
+        in_order |= len(named) < pianoroll.NUM_VOICES and all(_sings(part.name) for part in found.parts if part.notes)
     if named and not in_order:
         return _keep([named.get(rank, nobody) for rank in range(pianoroll.NUM_VOICES)], found)
     if pool is not None:
@@ -172,6 +185,11 @@ def by_range(found: parts.Parts) -> parts.Parts:
             ordered = sorted(found.parts, key=_mean, reverse=True)
             return found._replace(parts=ordered, remarks=(*found.remarks, "put the voices in order by their range"))
     return found
+
+
+def same_voices(name: str, other: str) -> bool:
+    """Whether two parts are named after the same voice or voices."""
+    return is_voice_name(name) and _ranks(name) == _ranks(other)
 
 
 def open_staff(part: parts.Part) -> list[parts.Part]:
@@ -315,7 +333,8 @@ def _four_by_order(found: list[parts.Part]) -> list[parts.Part] | None:
     """Four voices as they stand in the file, two to a staff or one; None where there are more or fewer."""
     filled = [part for part in found if part.notes]
     pool = found if len(found) == pianoroll.NUM_VOICES else filled
-    if len(pool) == pianoroll.NUM_VOICES and all(_in_company(part) for part in pool[:2]):
+    below = pool[2:] if len(pool) == pianoroll.NUM_VOICES else []
+    if below and all(_in_company(part) for part in pool[:2]) and not any(_sings(part.name) for part in below):
         pool = pool[:2]  # a choir on two staves, and an organ below it
     if len(pool) == 2 and all(_two_voiced(part) for part in pool):
         return [voice for part in pool for voice in open_staff(part)]
@@ -351,6 +370,12 @@ def _ranks(name: str) -> tuple[int, ...]:
     if words and all(word in _RANKS for word in words):
         return tuple(dict.fromkeys(_RANKS[word] for word in words))
     return ()
+
+
+def _sings(name: str) -> bool:
+    """Whether a part of this name may be one of a choir: it has none, or that of a voice or of singers."""
+    words = [word for word in _words(name) if word not in _FILLERS]
+    return not words or bool(_ranks(name) or _loose_ranks(name)) or any(word in _SINGERS for word in words)
 
 
 def _loose_ranks(name: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import hashlib
 from importlib import resources
 import io
 import json
+import logging
 from typing import Any, Final, Literal, NamedTuple
 import zipfile
 import zlib
@@ -32,6 +33,9 @@ HELP: Final = f"the --workdir of a training run, or the name of a model that shi
 Dtype = Literal["float32", "bfloat16"]
 
 _SEPARATOR: Final = "/"
+
+
+_log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
@@ -107,11 +111,8 @@ def read(named: storage.Named = DEFAULT) -> Loaded:
       InputError: neither is there, the files are damaged, or they are of another version's format.
     """
     place = shipped().get(str(named)) or storage.place(named)
-    if str(named) in shipped() and any((storage.place(named) / name).exists() for name in (CONFIG, "checkpoints")):
-        raise errors.InputError(
-            f"{named} is the name of a model that ships, and of a folder here; give ./{named} for the folder, or go "
-            "elsewhere for the model"
-        )
+    if str(named) in shipped() and any((storage.place(named) / name).exists() for name in (WEIGHTS, "checkpoints")):
+        _log.warning("%s is the model that ships; ./%s is the folder of this name here", named, named)
     try:
         about = json.loads((place / CONFIG).read_bytes())
         packed = io.BytesIO((place / WEIGHTS).read_bytes())

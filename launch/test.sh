@@ -7,7 +7,7 @@
 #   DRY_RUN=1 bash launch/test.sh                          prints the commands
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
-# The workers have every core: where cores are busy, the threads of numpy's library wait for one another, ten times as long.
+# The workers have every core, and where cores are busy the threads of numpy's library wait for one another.
 export OPENBLAS_NUM_THREADS=1
 run "$python" -m pip install -q -e '.[dev,logging,render]'
 if [ $# -gt 0 ]; then

@@ -89,15 +89,22 @@ def test_notes_of_a_hybrid_keep_the_lengths_that_they_had():
 def test_where_chunks_of_two_scores_meet_the_second_begins_anew():
     first, second = plain(60, 32), plain(60, 32)
     first.onset[::4] = True  # quarters; the second is one long chord
+    first.pitches[:, 3], second.pitches[:, 3] = 48, 50  # which tells them apart
     begun = tasks.start(blends.hybrid([first, second], keep_share=0.99, chunk_steps=4), 0, np.arange(8))
-    kept = ~begun.free[:, 1:] & ~begun.free[:, :-1]
-    # A quarter of the first lasts four steps, whatever is kept after it.
-    assert begun.onset[:, 1:][:, 3::4][kept[:, 3::4]].mean() > 0.5
-    struck = begun.onset[..., 0]
-    for row, free in zip(struck, begun.free[..., 0], strict=True):
-        starts = np.flatnonzero(row)
-        ends = [stop for stop in starts[1:] if not free[: stop + 1].any()]
-        assert all((stop - start) % 4 == 0 for start, stop in zip(starts, ends, strict=False))
+    bass, struck = begun.pitches[..., 3], begun.onset[..., 0]
+    joins = (bass[:, :-1] == 48) & (bass[:, 1:] == 50)
+    assert joins.any() and struck[:, 1:][joins].all()
+    inside = (bass[:, :-1] == 50) & (bass[:, 1:] == 50)
+    assert inside.any() and not struck[:, 1:][inside].any()
+
+
+def test_given_notes_keep_their_lengths_in_variations_too():
+    piece = plain(60, 32)
+    notes = score.from_pitches(np.where(np.arange(4)[:, None] >= 0, 62, 0) + np.zeros((4, 4), int))
+    request = constraints.with_notes(blends.variations(piece, 0.0), notes)
+    begun = tasks.start(request, 0, np.arange(2))
+    pitches = np.where(np.arange(32)[:, None] < 8, 62, 60) + np.zeros((2, 32, 4), int)
+    assert tasks.struck(request, begun, pitches)[:, 4].all()
 
 
 def test_hybrid_lays_scores_bar_line_on_bar_line():

@@ -48,12 +48,6 @@ def test_priors_and_temperatures_of_cells():
         assert p_value(counts, exact[voice] * COUNT) > 1e-3
 
 
-def test_the_least_share_leaves_the_likeliest():
-    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 46, 4)), jnp.float32)
-    kept = drawing.keep_likeliest(logits, 1e-6)
-    np.testing.assert_array_equal(jnp.isfinite(kept), logits == logits.max(axis=2, keepdims=True))
-
-
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9])
 def test_top_p_draws_from_the_likeliest_that_hold_the_share(top_p):
     rule = drawing.plain(COUNT, 1, 2)._replace(top_p=top_p)

@@ -145,6 +145,10 @@ def test_two_voices_in_unison_on_one_channel_are_released_one_by_one(tmp_path):
     _save(tmp_path / "a.mid", [[on(0, 72), on(0, 72), off(480, 72), off(1440, 72)]])
     read = notation.read_melody(tmp_path / "a.mid")
     assert read.pitches[:, 0].tolist() == [72] * 16 and read.onset[:, 0].sum() == 1 and read.remarks == ()
+    again = [on(0, 72), on(0, 72), off(480, 72), on(0, 72), off(0, 72), on(0, 72), off(480, 72), off(0, 72)]
+    _save(tmp_path / "c.mid", [again])
+    read = notation.read_melody(tmp_path / "c.mid")
+    assert np.flatnonzero(read.onset[:, 0]).tolist() == [0, 4] and len(read.onset) == 8 and read.remarks == ()
     # Four voices in two tracks: the soprano holds on where the alto, in unison with it, goes.
     women = [on(0, 72), on(0, 72), off(480, 72), on(0, 71), off(480, 72), off(0, 71), on(0, 74), on(0, 67)]
     women += [off(480, 74), off(0, 67)]
@@ -165,6 +169,9 @@ def test_tempo_and_meter_are_the_last_that_stand_at_the_beginning(tmp_path):
         _save(tmp_path / "a.mid", [tempos + meters + notes])
         read = notation.read_melody(tmp_path / "a.mid")
         assert (round(read.qpm), read.meter, read.remarks) == (second, (3, 4), ())
+    # Between tracks the first counts, which conducts.
+    _save(tmp_path / "b.mid", [[meters[1]], [meters[0], *notes]])
+    assert notation.read_melody(tmp_path / "b.mid").meter == (3, 4)
 
 
 def test_times_without_end_are_one_line(tmp_path):
@@ -186,6 +193,11 @@ def test_notes_that_are_let_go_early_last_until_the_next(tmp_path):
     read = notation.read_partial(tmp_path / "a.mid")
     assert read.pitches[:31, 0].tolist() == [72] * 8 + [74] * 8 + [76] * 8 + [72] * 7
     assert read.remarks == ("moved 4 off-grid note(s) to 4 steps a quarter, first C5 of Soprano in bar 1, beat 1",)
+    # Many programs let go a tick early, before written rests too, which stay.
+    ticks = _note(72, 1679) + _note(74, 479, wait=241) + _note(76, 1439, wait=1) + _note(72, 959, wait=481)
+    _save(tmp_path / "c.mid", [ticks])
+    read = notation.read_melody(tmp_path / "c.mid")
+    assert (np.flatnonzero(read.pitches[:, 0] == -1)).tolist() == [14, 15, *range(32, 36)]
     # A rest of some length stays one, and so does one that is written.
     staccato = _note(72, 300) + _note(74, 360, wait=180) + _note(76, 480, wait=120)
     _save(tmp_path / "b.mid", [staccato])

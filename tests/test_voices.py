@@ -203,6 +203,35 @@ def test_four_that_sing_are_four_voices_whatever_they_are_called(tmp_path, names
         assert read.pitches[0].tolist() == CHORD and read.remarks == ()
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("Soprano", "Alto", "Bass", "Organ"), [72, 67, -1, 64]),
+        (("Soprano", "Bass", "Piano", "Piano"), [72, -1, -1, 67]),
+        (("Flute", "Soprano", "Alto", "Bass"), [67, 64, -1, 48]),
+        (("Soprano", "Tenor", "Bass", "Continuo"), [72, -1, 67, 64]),
+    ],
+)
+def test_an_accompaniment_fills_no_voices_place(tmp_path, names, expected):
+    read = notation.read_partial(_midi(tmp_path, list(zip(names, CHORD, strict=True))))
+    assert read.pitches[0].tolist() == expected and read.remarks[0].startswith("left out ")
+
+
+def test_divided_women_and_men_are_four_by_order(tmp_path):
+    thirds = {"Women 1": (79, 76), "Women 2": (72, 69), "Men 1": (64, 60), "Men 2": (52, 48)}
+    tracks = [files.midi_track(name, [(0, 1920, pitch) for pitch in both]) for name, both in thirds.items()]
+    files.midi(tmp_path / "a.mid", tracks)
+    assert notation.read_satb(tmp_path / "a.mid").pitches[0].tolist() == [79, 72, 64, 52]
+
+
+def test_an_empty_first_voice_is_no_title(tmp_path):
+    names = ("Soprano", "Alto", "Tenor", "Bass", "Organ")
+    tracks = [files.midi_track(name, [(0, 960, 60 - at)] if at else []) for at, name in enumerate(names)]
+    files.midi(tmp_path / "a.mid", tracks)
+    read = notation.read_partial(tmp_path / "a.mid")
+    assert read.pitches[0].tolist() == [-1, 59, 58, 57] and read.remarks == ("left out Organ",)
+
+
 @pytest.mark.parametrize("title", ["Canto", "Soprano 1", "S", "Basso", "Solo Alto"])
 def test_a_title_is_no_voice(tmp_path, title):
     piece = score.from_pitches(np.tile(np.array([CHORD], np.int16), (8, 1)), title=title)

@@ -89,11 +89,12 @@ def test_the_small_model_ships():
     assert checkpoint.load("small").sha256 == net.sha256
 
 
-def test_a_folder_of_a_shipped_name_is_not_passed_over(tmp_path, monkeypatch):
+def test_a_folder_of_a_shipped_name_is_not_passed_over_in_silence(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
+    assert checkpoint.load("small").step == 10_500 and not caplog.messages
     (tmp_path / "small" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(errors.InputError, match=r"and of a folder here; give \./small for the folder"):
-        checkpoint.load("small")
+    assert checkpoint.load("small").step == 10_500
+    assert caplog.messages == ["small is the model that ships; ./small is the folder of this name here"]
 
 
 def test_every_model_that_ships_has_a_card_of_its_own_weights():
