@@ -123,6 +123,8 @@ def main() -> None:
     args = parser.parse_args()
     chosen = Settings(args.steps, args.hop, args.number, args.seed)
     with errors.exit_on_input_error():
+        if args.seed < 0:
+            raise errors.InputError(f"--seed={args.seed}: use 0 or more")
         piece_set = pieces.read_npz(args.data)
         if "test" not in piece_set.splits:
             raise errors.InputError(f"{args.data} has no split test; it has {', '.join(piece_set.splits)}")

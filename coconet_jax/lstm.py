@@ -269,6 +269,8 @@ def read_config(mapping: Mapping[str, Any]) -> Config:
     config = config_lib.build(Config, mapping)
     if config.data.ends:
         raise errors.InputError("data.ends=True: the LSTM takes a piece for the beginning of an endless one; use False")
+    if config.train.weight_decay:
+        raise errors.InputError(f"train.weight_decay={config.train.weight_decay}: the LSTM trains without; use 0")
     return config
 
 

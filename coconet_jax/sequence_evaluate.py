@@ -96,11 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    empty = [name for name, value in vars(args).items() if value == "" and name != "checkpoint"]
+    if empty:
+        raise errors.InputError(f"--{empty[0]}= is empty; give a value, or leave it out")
     if not args.checkpoint:
         raise errors.InputError("--checkpoint is missing; give the --workdir of a run of coconet_jax.sequence")
     if args.data and args.samples:
         raise errors.InputError(f"--data={args.data} names chorales, --samples other music; leave one out")
     devices.use_compile_cache()
+    jax.config.update("jax_default_matmul_precision", "float32")  # else accelerators multiply in fewer bits
     loaded = checkpoint.load_kind(lstm.KIND, args.checkpoint, args.step)
     subject, _ = subjects.from_flags(args, loaded.config.data)
     begun = time.perf_counter()

@@ -37,11 +37,15 @@ def make_optimizer(config: config_lib.Train) -> optax.GradientTransformation:
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts.append(optax.scale_by_adam())
     if config.weight_decay:
-        # Kernels alone: BatchNorm's scales and biases are vectors, the offsets for each pitch matrices.
-        parts.append(
-            optax.add_decayed_weights(config.weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 2, p))
-        )
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=_are_kernels))
     return optax.chain(*parts)
+
+
+def _are_kernels(params: Any) -> Any:
+    """Which leaves decay: BatchNorm's scales and biases are vectors, the offsets for each pitch matrices."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim > 2 or getattr(path[-1], "key", "") == "intervals", params
+    )
 
 
 def learning_rate(config: config_lib.Train, step: Int[Array, ""], progress: Progress) -> Float[Array, ""]:

@@ -96,6 +96,14 @@ Place = pathlib.Path | Url
 Named = str | os.PathLike[str] | Url  # a place as users and callers name it
 
 
+def _at_home(path: pathlib.Path) -> pathlib.Path:
+    """With "~" as the home folder, which a shell leaves as it is after an equals sign."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such home
+        return path
+
+
 def place(named: Named) -> Place:
     """The path or URL of this name.
 
@@ -105,7 +113,7 @@ def place(named: Named) -> Place:
     if isinstance(named, Url):
         return named
     if not isinstance(named, str) or not _SCHEME.match(named):
-        return pathlib.Path(named)
+        return _at_home(pathlib.Path(named))
     url = Url(named.rstrip("/"))
     if "://" not in url.text:
         raise errors.InputError(f"{named} names no place; give one such as gs://bucket/folder")

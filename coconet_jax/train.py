@@ -316,8 +316,8 @@ def main(argv: Sequence[str], net: Net = COCONET) -> None:
     with errors.exit_on_input_error():
         config = net.kind.read_config(_CONFIG.value)
         spread = config.distributed
-        if spread.mode == "off" and not config.num_devices:
-            devices.split_cpu(_cpu_devices(config.train, devices.num_cores()))
+        if spread.mode == "off":
+            devices.split_cpu(config.num_devices or _cpu_devices(config.train, devices.num_cores()))
         devices.start_processes(spread.mode, spread.coordinator, spread.num_processes, spread.process_id)
         devices.use_compile_cache()
         remedy = (
@@ -330,9 +330,9 @@ def main(argv: Sequence[str], net: Net = COCONET) -> None:
                 stopped = train(config, _WORKDIR.value, net)
         except loop.NotFinite as error:
             print(
-                f"error: {error}; the last good checkpoint is kept: lower train.learning_rate "
-                f"(now {config.train.learning_rate}) or set train.clip_norm, and start a new --workdir with "
-                "--config.train.init_from",
+                f"error: {error}; lower train.learning_rate (now {config.train.learning_rate}) or set "
+                "train.clip_norm, and start a new --workdir, where a checkpoint was saved before with "
+                "--config.train.init_from: the last good one is kept",
                 file=sys.stderr,
             )
             sys.exit(1)

@@ -16,7 +16,7 @@ def get_config():
     config = config_lib.default()
     config.data.crop_grid = 1
     config.data.transpose = "none"
-    config.train.batch_size = 20
+    config.train.batch_size = 16  # released: 20, which 8 or 16 devices cannot share out
     config.train.num_steps = 60_000
     config.train.schedule = "plateau"
     config.train.warmup_steps = 0
@@ -26,7 +26,7 @@ def get_config():
     config.train.eval_every = 60
     config.train.plateau_evals = 5
     config.train.save_every = 300
-    config.train.eval_batch_size = 20
+    config.train.eval_batch_size = 16
     config.train.ema_decay = 0.0
     config.train.stratify = False
     return config

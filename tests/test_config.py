@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
+import runpy
 import typing
 from typing import Any
 
+import conftest
 import pytest
 
 from coconet_jax import config, errors
@@ -211,6 +213,14 @@ def test_milestones_start_at_the_first_checkpoint():
     assert config.milestone_base(config.Train(eval_every=60)) == 60
     assert config.milestone_base(config.Train(eval_every=60, save_every=300)) == 300
     assert config.milestone_base(config.Train(keep_milestones=False)) == 0
+
+
+@pytest.mark.parametrize("recipe", ["paper", "separable", "small", "beats"])
+@pytest.mark.parametrize("count", [4, 8, 16])
+def test_recipes_for_accelerators_share_their_batches_out(recipe, count):
+    """What the launch scripts begin: 4 or 8 devices of a machine, 16 of several."""
+    found = runpy.run_path(str(conftest.REPOSITORY / "configs" / f"{recipe}.py"))["get_config"]()
+    config.check_devices(config.from_mapping(found), count)
 
 
 def test_check_devices_names_the_nearest_sizes():

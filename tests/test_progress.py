@@ -76,3 +76,7 @@ def test_at_a_url_lines_are_written_at_evaluations_and_at_the_end(tiny_config, s
 
 def test_no_metrics_yet(tmp_path):
     assert progress.read_metrics(tmp_path / "metrics.jsonl") == []
+    # What a machine that goes down leaves behind a whole line.
+    for torn in (b"\0" * 7, b'{"st\xff', b"5\n"):
+        (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 2.0}\n' + torn)
+        assert progress.read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]

@@ -39,6 +39,16 @@ def test_what_differs_by_less_than_two_errors_ties():
     assert "| 1 (tie) | near |" in ranking.to_markdown(found) and "| 3 | far |" in ranking.to_markdown(found)
 
 
+def test_where_errors_are_unknown_nothing_is_decided():
+    rows = [row(name, kid=(kid, math.nan)) for name, kid in ((ranking.REAL, 0.1), ("near", 0.2), ("far", 9.0))]
+    assert {one.place for one in ranking.order(rows)} == {1}
+
+
+def test_to_seem_more_real_than_real_music_is_no_merit():
+    rows = [row(ranking.REAL, critic_auc=(0.5, 0.01)), row("chosen", critic_auc=(0.2, 0.01))]
+    assert {one.name: one.place for one in ranking.order(rows)} == {ranking.REAL: 1, "chosen": 2}
+
+
 def test_better_by_one_and_worse_by_another_decides_nothing():
     rows = [
         row(ranking.REAL, kid=(0.0, 0.001), critic_auc=(0.5, 0.001)),

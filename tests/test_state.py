@@ -1,5 +1,6 @@
 """Rates, averages, plateaus and the optimiser, each against numbers worked out apart."""
 
+import dataclasses
 import math
 
 import jax
@@ -160,6 +161,14 @@ def test_weight_decay_is_on_kernels_alone(tiny_config):
 
     jax.tree.map(check, plain, decayed, params)
     assert {p.ndim for p in jax.tree.leaves(params)} == {1, 4}
+    net = dataclasses.replace(tiny_config.model, pitch_mixing=True, pitch_embedding=True)
+    params = model.init(jax.random.key(0), net)["params"]
+    marked = jax.tree_util.tree_leaves_with_path(state_lib._are_kernels(params))
+    flat = {jax.tree_util.keystr(path): decays for path, decays in marked}
+    assert {name for name, decays in flat.items() if decays and "kernel" not in name} == {
+        name for name in flat if "intervals" in name
+    }
+    assert any("intervals" in name for name in flat) and not all(flat.values())
 
 
 # --------------------------------------------------------------------------------------------------- state

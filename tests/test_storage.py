@@ -30,6 +30,12 @@ def test_what_is_a_url():
     )
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert storage.place("~/runs/first") == tmp_path / "runs" / "first"
+    assert storage.place("runs/~first") == pathlib.Path("runs/~first")
+
+
 def test_objects_and_the_folders_they_imply(url):
     assert not url.is_dir() and not (url / "a").exists() and not list(url.iterdir())
     (url / "b" / "c.npz").write_bytes(b"one")

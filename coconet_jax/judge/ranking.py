@@ -57,6 +57,10 @@ def _less(value: float, _: float) -> float:
     return value
 
 
+def _even(value: float, _: float) -> float:
+    return abs(value - 0.5)
+
+
 def _more(value: float, _: float) -> float:
     return -value
 
@@ -83,7 +87,7 @@ CRITERIA: Final[dict[str, Criterion]] = {
     ),
     "parallel_fifths": Criterion("Parallel fifths", "per 100 beats; as many as real music has is best", _near),
     "parallel_octaves": Criterion("Parallel octaves", "per 100 beats; as many as real music has is best", _near),
-    "critic_auc": Criterion("Critic AUC", "how well the critic tells the set from real music; 0.5 is best", _less),
+    "critic_auc": Criterion("Critic AUC", "how well the critic tells the set from real music; 0.5 is best", _even),
     "log_p_bach": Criterion(
         "log p(Bach)",
         "mean over windows, by the composer classifier, nats; as high as real music's is best",
@@ -222,7 +226,7 @@ def order(rows: Sequence[Row]) -> list[Row]:
         if any(name not in row.values for row in rows):
             continue
         costs = np.array([criterion.cost(row.values[name].mean, real[name].mean) for row in rows])
-        found = np.nan_to_num([row.values[name].error for row in rows])
+        found = np.nan_to_num([row.values[name].error for row in rows], nan=np.inf)  # unknown: nothing is decided
         won += costs[None] - costs[:, None] > _TIE * np.hypot(found[:, None], found[None])
     beats = won > won.T
     placed = [
