@@ -101,7 +101,7 @@ def load(config: config_lib.Data) -> pieces_lib.PieceSet:
         if split not in piece_set.splits or not len(piece_set.splits[split].lengths):
             raise errors.InputError(
                 f"{piece_set.source} has no {split} pieces; training needs train and valid: give more scores (a folder "
-                "is split by file name, a tenth each for valid and test)"
+                "is split by file name, a tenth each for valid and test; one npz stays together: save several)"
             )
     return piece_set
 
