@@ -63,7 +63,11 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
         remarks.append("left out the drums (channel 10)")
     remarks += parts.remarks_on_tempo(tempos, bars)
     kept = [at for at, track in enumerate(tracks) if track.channels or voices.is_voice_name(track.name)]
-    if not tracks[0].channels and any(voices.same_voices(tracks[0].name, tracks[at].name) for at in kept if at):
+    if (
+        tracks
+        and not tracks[0].channels
+        and any(voices.same_voices(tracks[0].name, tracks[at].name) for at in kept if at)
+    ):
         kept = [at for at in kept if at]  # the title of the piece, though it is a voice's name
     channels = sum(len(tracks[at].channels) for at in kept)
     by_channel = (len(kept) == 1 and channels > 1) or (len(kept) < 4 and channels == 4)

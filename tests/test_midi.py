@@ -174,6 +174,12 @@ def test_tempo_and_meter_are_the_last_that_stand_at_the_beginning(tmp_path):
     assert notation.read_melody(tmp_path / "b.mid").meter == (3, 4)
 
 
+def test_a_file_without_tracks_is_one_line(tmp_path):
+    (tmp_path / "a.mid").write_bytes(b"MThd\x00\x00\x00\x06\x00\x01\x00\x00\x01\xe0")
+    with pytest.raises(errors.InputError, match="a.mid holds no notes"):
+        notation.read_partial(tmp_path / "a.mid")
+
+
 def test_times_without_end_are_one_line(tmp_path):
     notation.write_midi(tmp_path / "a.mid", _melody([60] * 4))
     data = (tmp_path / "a.mid").read_bytes()
