@@ -63,7 +63,7 @@ def test_every_command_runs(tmp_path):
             # A network of six layers, as the one that ships is slow where little is optimised.
             words += ["--checkpoint=runs/first"] * ("--checkpoint" not in command)
         elif re.search(r"coconet_jax\.(sample|export)", command) and not re.search("--export=|--weights", command):
-            for much, little in (("--num_samples=1000", "--num_samples=41"), ("--best_of=8", "--best_of=2")):
+            for much, little in (("--num_samples=1000", "--num_samples=65"), ("--best_of=8", "--best_of=2")):
                 words = [word.replace(much, little) for word in words]
             words += ["--num_steps=2"]
             words += ["--polish=0"] * ("coconet_jax.sample" in command)  # what it does: the test of the Python above
