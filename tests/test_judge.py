@@ -151,6 +151,7 @@ def test_a_piece_is_explained_by_bars(chorales, tmp_path, capsys):
         (["rank", "a=/nowhere"], "/nowhere holds no samples: it does not exist"),
         (["rank", "a=valid", "a=test"], "two sets have one name"),
         (["rank", "a=valid", "--seed=-1"], "--seed=-1: use 0 or more"),
+        (["rank", "a=test:bars shuffled", "--steps=16"], "--steps=16 leaves nothing to damage; use longer windows"),
         (["rank", "real music=valid"], "or one of real music"),
         (["rank", "a=valid", "--steps=480"], "480"),
         (["rank", "a=test:upside down"], "upside down is no damage; use one of bars shuffled"),

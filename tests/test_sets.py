@@ -74,11 +74,6 @@ def test_bars_change_places():
     np.testing.assert_array_equal(shuffled[:, 64:], pitches[:, 64:])
 
 
-def test_one_bar_has_no_order():
-    with pytest.raises(errors.InputError, match="windows of 31 steps have no two bars of 16 to shuffle"):
-        sets.shuffle_bars(np.random.default_rng(0), np.full((2, 31, 4), 60))
-
-
 def test_notes_move_as_a_whole():
     pitches = draw_windows(200)
     moved = sets.move_notes(np.random.default_rng(5), pitches, 0.2)

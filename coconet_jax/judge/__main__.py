@@ -123,6 +123,8 @@ def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) ->
         if not damage:
             return windows, ""
         damaged = sets.DAMAGES[damage](np.random.default_rng(seed), windows.pitches)
+        if np.array_equal(damaged, windows.pitches):
+            raise errors.InputError(f"{source}: --steps={steps} leaves nothing to damage; use longer windows")
         return windows._replace(pitches=damaged), ""
     made = samples.load_samples(source)
     if made.steps_per_quarter != piece_set.steps_per_quarter:

@@ -82,10 +82,6 @@ def halve(rng: np.random.Generator, windows: Windows) -> tuple[Windows, Windows]
 def shuffle_bars(rng: np.random.Generator, pitches: Pitches, bar_steps: int = 16) -> Pitches:
     """The bars of each window in another order, drawn for each; what is left over at the end stays there."""
     num_bars = pitches.shape[1] // bar_steps
-    if num_bars < 2:
-        raise errors.InputError(
-            f"windows of {pitches.shape[1]} steps have no two bars of {bar_steps} to shuffle; use longer ones"
-        )
     order = np.argsort(rng.random((len(pitches), num_bars)), axis=1)
     steps = np.broadcast_to(np.arange(pitches.shape[1]), pitches.shape[:2]).copy()
     steps[:, : num_bars * bar_steps] = (order[..., None] * bar_steps + np.arange(bar_steps)).reshape(len(pitches), -1)
