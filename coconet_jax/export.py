@@ -244,8 +244,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     with errors.exit_on_input_error():
         if args.weights:
+            usual = _parser()
             for name, value in vars(args).items():
-                if name not in _OF_WEIGHTS and value != _parser().get_default(name):
+                if name not in _OF_WEIGHTS and value != usual.get_default(name):
                     raise errors.InputError(f"--{name}={value} is for a program; with --weights leave it out")
             _write_weights(args)
             return

@@ -360,8 +360,9 @@ def _sample(args: argparse.Namespace) -> None:
 def _main(args: argparse.Namespace) -> None:
     _check_numbers(args)
     if args.export is not None:
+        usual = _parser()
         for name, value in vars(args).items():
-            if name not in _EXPORTS and value != _parser().get_default(name):
+            if name not in _EXPORTS and value != usual.get_default(name):
                 said = f"--{name}" if value is True else f"--{name}={value}"
                 raise errors.InputError(f"--export writes scores of samples that lie in --out; leave {said} out")
         formats = outputs.formats(args.formats, 0)
