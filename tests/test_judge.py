@@ -160,6 +160,7 @@ def test_a_piece_is_explained_by_bars(chorales, tmp_path, capsys):
         (["rank", "a=valid", "--evaluations", "{empty}"], "it has neither framewise_released nor"),
         (["rank", "Bach, test=valid"], "or one of real music (real music; Bach, train; Bach, test)"),
         (["rank", "a=valid", "--evaluations", "{other_music}"], "it is of samples of a, not of a split of chorales"),
+        (["rank", "a=valid", "--evaluations", "{of_valid}", "{of_test}"], "test.json is of test of made up, "),
         (["keep", "{noise}", "--share=0"], "--share=0.0: use a value above 0, at most 1"),
         (["keep", "{noise}", "--out={noise}"], "holds samples already; name another folder"),
         (["keep", "{eighths}"], "stands on 2 steps per quarter, and the critic knows 4"),
@@ -177,9 +178,19 @@ def test_wrong_input_is_one_line(chorales, noise, tmp_path, capsys, words, line)
     other_music = tmp_path / "other.json"
     measured = {"all pieces": {"mean": 1.0, "sem_pieces": 0.1, "n_frames": 9}}
     other_music.write_text(json.dumps({"sha256": "5a", "data": "samples of a", "measures": measured}))
+    of_split = {f"of_{split}": tmp_path / f"{split}.json" for split in ("valid", "test")}
+    for split, path in of_split.items():
+        path.write_text(json.dumps({"sha256": "5a", "data": f"{split[3:]} of made up", "measures": measured}))
     coarse = samples.load_samples(noise)._replace(steps_per_quarter=2)
     eighths = samples.write_samples(files.make_folder(tmp_path / "eighths"), coarse).parent
-    places = {"noise": noise, "data": chorales, "empty": empty, "other_music": other_music, "eighths": eighths}
+    places = {
+        "noise": noise,
+        "data": chorales,
+        "empty": empty,
+        "other_music": other_music,
+        "eighths": eighths,
+        **of_split,
+    }
     filled = [word.format(**places) for word in words]
     if filled and not filled[-1].startswith("--out="):
         filled.append(f"--out={tmp_path / 'judged'}")

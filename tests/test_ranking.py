@@ -131,6 +131,17 @@ def test_real_music_comes_first_and_noise_last(world):
     assert [one.values["kid"] for one in again] == [one.values["kid"] for one in rows]
 
 
+def test_windows_of_one_piece_are_no_news_about_parallels(world):
+    training, _, draw = world
+    chorus = sets.Windows(np.repeat(draw(20, 32), 8, axis=0), np.arange(160) // 8)  # each piece heard eight times
+    real = sets.Windows(np.repeat(draw(20, 32), 8, axis=0), np.arange(160) // 8)
+    rows = ranking.rank(real, {"eightfold": chorus}, judges_of(training))
+    rate, error = next(one.values["parallel_fifths"] for one in rows if one.name == "eightfold")
+    beats = 8 * rows[0].num_windows
+    independent = math.sqrt(rate * beats / 100) * 100 / beats  # by Poisson's law
+    assert rate > 0 and error > 1.5 * independent
+
+
 def test_copies_of_the_training_music_are_told(world):
     training, real, _ = world
     copied = sets.from_samples(np.stack([piece[:32] for piece in training.pitches] * 4) + 1)  # in another key

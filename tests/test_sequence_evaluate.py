@@ -44,6 +44,15 @@ def test_the_command_prints_what_the_pieces_add_up_to(variables, toy_path, toy_p
     assert f"{mean:.4f} ± " in capsys.readouterr().out
     report = json.loads((tmp_path / "nll.json").read_text())["measures"]["all pieces"]
     assert report["mean"] == pytest.approx(mean, rel=1e-6) and (report["n_pieces"], report["n_frames"]) == (2, 56)
+    single = pieces.PieceSet(
+        toy_pieces.splits | {"valid": pieces.from_arrays([toy_pieces.splits["valid"].pitches[0]], ["one"])}, 4, "one"
+    )
+    pieces.write_npz(tmp_path / "one.npz", single)
+    sequence_evaluate.main(
+        [f"--checkpoint={tmp_path}", f"--data={tmp_path / 'one.npz'}", f"--json={tmp_path / 'nll.json'}"]
+    )
+    assert "±" not in capsys.readouterr().out  # of a single piece no error is known
+    assert json.loads((tmp_path / "nll.json").read_text())["measures"]["all pieces"]["sem_pieces"] is None
     with pytest.raises(SystemExit, match="2"):
         sequence_evaluate.main([f"--data={toy_path}"])
     assert "--checkpoint is missing" in capsys.readouterr().err

@@ -14,9 +14,11 @@ def read(paths: Sequence[str]) -> tuple[dict[str, dict[str, rates.Measure]], lis
     those over pieces.
 
     Raises:
-      InputError: a file is no such report, measures neither, or is of other music than a split of chorales.
+      InputError: a file is no such report, measures neither, is of other music than a split of chorales, or of other
+        music than a report before it.
     """
     found: dict[str, dict[str, rates.Measure]] = {}
+    first = ("", "")
     notes = []
     for path in paths:
         try:
@@ -35,12 +37,18 @@ def read(paths: Sequence[str]) -> tuple[dict[str, dict[str, rates.Measure]], lis
             music = report["data"]
             if music.split(" ")[0] not in pieces.SPLITS:
                 raise ValueError(f"it is of {music}, not of a split of chorales")
+            first = first if first[0] else (path, music)
             sha256, frames = report["sha256"], report.get("n_frames", measures.get("all pieces", {}).get("n_frames"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.InputError(
                 f"--evaluations: {path} is no report of coconet_jax.evaluate or .sequence_evaluate ({error!r}); give "
                 "what their --json wrote"
             ) from None
+        if music != first[1]:
+            raise errors.InputError(
+                f"--evaluations: {path} is of {music}, {first[0]} of {first[1]}, and the two do not compare; give "
+                "reports of one set of chorales"
+            )
         found[sha256] = found.get(sha256, {}) | known
         notes.append(f"NLL of weights {sha256[:8]}: {frames} frames of {music}")
     return found, notes

@@ -161,8 +161,13 @@ def measure(
         ("parallel_fifths", voice_leading.count_parallel_fifths),
         ("parallel_octaves", voice_leading.count_parallel_octaves),
     ):
-        rate = rates.rate_per_100_beats(count(made.pitches), steps_per_quarter, confidence=0.6827)
-        values[name] = rates.Measure(rate.rate, (rate.high - rate.low) / 2)
+        counts = count(made.pitches)
+        rate = rates.rate_per_100_beats(counts, steps_per_quarter, confidence=0.6827)
+        per_step = _jackknifed(lambda kept, counts=counts: float(counts[kept].mean()), made.groups)
+        # Overlapping windows spread more than Poisson's law has it; sets without any parallels show no spread at all.
+        values[name] = rates.Measure(
+            rate.rate, float(np.maximum((rate.high - rate.low) / 2, 100 * steps_per_quarter * per_step.error))
+        )
     if judges.critic is not None:
         real, ours = judges.critic(reference.pitches), judges.critic(made.pitches)
         by_set = _jackknifed(lambda kept: area_under_curve(real, ours[kept]), made.groups)
