@@ -609,3 +609,9 @@ def test_the_gke_example_holds_together():
     assert job["parallelism"] == job["completions"] == int(rows) * int(columns) // chips
     assert " ".join(container["command"]) == f"bash launch/rerun.sh {TRAIN}"
     assert "--config.distributed.mode=auto" in container["args"]
+    # The codes of a diverged loss and of a bad setting, after which all would end alike again.
+    [ends] = job["podFailurePolicy"]["rules"]
+    codes = {"containerName": container["name"], "operator": "In", "values": [1, 2]}
+    assert ends == {"action": "FailJob", "onExitCodes": codes} and pod["restartPolicy"] == "Never"
+    [rule] = jobset["spec"]["failurePolicy"]["rules"]
+    assert rule == {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
