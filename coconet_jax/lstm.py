@@ -269,8 +269,11 @@ def read_config(mapping: Mapping[str, Any]) -> Config:
     config = config_lib.build(Config, mapping)
     if config.data.ends:
         raise errors.InputError("data.ends=True: the LSTM takes a piece for the beginning of an endless one; use False")
-    if config.train.weight_decay:
-        raise errors.InputError(f"train.weight_decay={config.train.weight_decay}: the LSTM trains without; use 0")
+    usual = config_lib.Train()
+    for name in ("weight_decay", "context", "context_prob", "stratify", "bn_batches", "eval_contexts"):
+        value = getattr(config.train, name)
+        if value != getattr(usual, name):
+            raise errors.InputError(f"train.{name}={value}: the LSTM trains without it; leave it out")
     return config
 
 
