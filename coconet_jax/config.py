@@ -82,6 +82,9 @@ class Train:
     context: Literal["orderless", "bernoulli"] = "orderless"
     context_prob: float = 0.5  # bernoulli only: chance of a variable to be given
     stratify: bool = True  # orderless only: spread the sizes evenly over the batch
+    # orderless only: shares of the examples with contexts of whole frames, and of all before a moment and nothing after
+    frame_share: float = 0.0
+    past_share: float = 0.0
     bn_batches: int = 8  # batches that re-estimate BatchNorm's statistics before each evaluation
     eval_every: int = 500  # steps between evaluations
     save_every: int = 0  # steps between checkpoints, a multiple of eval_every; 0: one after each evaluation
@@ -388,6 +391,11 @@ def _validate(config: Run) -> None:
     _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
     _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
     _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")
+    for name, share in (("train.frame_share", train.frame_share), ("train.past_share", train.past_share)):
+        _require(0 <= share <= 1, name, share, "use a value in [0, 1]")
+        _require(not share or train.context == "orderless", name, share, "use 0 without train.context=orderless")
+    over = train.frame_share + train.past_share > 1
+    _require(not over, "train.past_share", train.past_share, f"use at most {1 - train.frame_share:g}, what is left")
     _require(
         train.warmup_steps < train.schedule_steps,
         "train.warmup_steps",

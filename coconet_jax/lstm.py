@@ -270,7 +270,16 @@ def read_config(mapping: Mapping[str, Any]) -> Config:
     if config.data.ends:
         raise errors.InputError("data.ends=True: the LSTM takes a piece for the beginning of an endless one; use False")
     usual = config_lib.Train()
-    for name in ("weight_decay", "context", "context_prob", "stratify", "bn_batches", "eval_contexts"):
+    for name in (
+        "weight_decay",
+        "context",
+        "context_prob",
+        "stratify",
+        "frame_share",
+        "past_share",
+        "bn_batches",
+        "eval_contexts",
+    ):
         value = getattr(config.train, name)
         if value != getattr(usual, name):
             raise errors.InputError(f"train.{name}={value}: the LSTM trains without it; leave it out")

@@ -18,23 +18,38 @@ from coconet_jax import state as state_lib
 
 def draw_context(
     key: Key[Array, ""], index: Int[Array, " b"], valid: Bool[Array, "b t"], config: config_lib.Train
-) -> Bool[Array, "b t i"]:
-    """The contexts of a part of the batch; `index` is each example's place in the global batch."""
+) -> tuple[Bool[Array, "b t i"], Bool[Array, "b t i"]]:
+    """Contexts and targets of a part of the batch; `index` is each example's place in the global batch."""
     subset_key, size_key = jax.random.split(key)
     keys = jax.vmap(lambda n: jax.random.fold_in(subset_key, n))(index)
     if config.context == "bernoulli":
-        return masks.sample_bernoulli_context(keys, config.context_prob, valid)
+        context = masks.sample_bernoulli_context(keys, config.context_prob, valid)
+        return context, valid[..., None] & ~context
     if config.stratify:
         uniforms = masks.stratified_uniforms(size_key, index, config.batch_size)
     else:
         uniforms = jax.vmap(lambda n: jax.random.uniform(jax.random.fold_in(size_key, n)))(index)
-    return masks.sample_orderless_context(keys, uniforms, valid)
+    context = masks.sample_orderless_context(keys, uniforms, valid)
+    target = valid[..., None] & ~context
+    share = config.frame_share + config.past_share
+    if not share:
+        return context, target
+    other, number = masks.interleave(index, share)
+    past, _ = masks.interleave(number, config.past_share / share)
+    frames = masks.sample_frame_context(keys, uniforms, valid)
+    earlier, ahead = masks.sample_past_context(keys, uniforms, valid)
+
+    def choose(*parts: Bool[Array, "b t i"]) -> Bool[Array, "b t i"]:
+        return jnp.where(other[:, None, None], jnp.where(past[:, None, None], parts[2], parts[1]), parts[0])
+
+    return choose(context, frames, earlier), choose(target, valid[..., None] & ~frames, ahead)
 
 
 def forward(
     variables: model.Variables,
     batch: data.Batch,
     context: Bool[Array, "b t i"],
+    target: Bool[Array, "b t i"],
     config: config_lib.Model,
     ends: bool,
     keep: Float[Array, "b k f"] | None = None,
@@ -45,8 +60,8 @@ def forward(
     `keep`: see `model.apply`.
     """
     roll = pianoroll.from_pitches(batch.pitches)
-    target = batch.valid[..., None] & ~context
-    seen, valid = (~target, jnp.ones_like(batch.valid)) if ends else (context, batch.valid)
+    silent = ~batch.valid[..., None]
+    seen, valid = (context | silent, jnp.ones_like(batch.valid)) if ends else (context, batch.valid)
     logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS, keep=keep)
     return objective.nll_and_cells(logits, roll, target, batch.valid)[0], stats
 
@@ -99,7 +114,7 @@ def train_step(
     key = data.step_key(train.seed, state.step)
     index = own_index(train.batch_size)
     batch = own_batch(key, index, source, config)
-    context = draw_context(data.context_key(key), index, batch.valid, train)
+    context, target = draw_context(data.context_key(key), index, batch.valid, train)
     cells = jax.lax.psum(jnp.sum(batch.valid) * pianoroll.NUM_VOICES, devices.AXIS)
     keep = None
     if config.model.dropout:
@@ -108,7 +123,7 @@ def train_step(
 
     def loss(params: Any) -> tuple[Float[Array, ""], Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        total, stats = forward(variables, batch, context, config.model, config.data.ends, keep)
+        total, stats = forward(variables, batch, context, target, config.model, config.data.ends, keep)
         return total / cells, stats
 
     (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -154,9 +169,9 @@ def estimate_statistics(
         # Keys of their own, the same at every evaluation.
         key = jax.random.fold_in(jax.random.key(config.train.seed + 1), number)
         batch = own_batch(key, index, source, config)
-        context = draw_context(data.context_key(key), index, batch.valid, config.train)
+        context, target = draw_context(data.context_key(key), index, batch.valid, config.train)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        return forward(variables, batch, context, fresh, config.data.ends)[1]
+        return forward(variables, batch, context, target, fresh, config.data.ends)[1]
 
     stats = jax.lax.map(one, jnp.arange(config.train.bn_batches))
     return {"params": params, "batch_stats": _pool_statistics(stats)}
@@ -189,14 +204,14 @@ def eval_step(
     size = max(config.train.eval_batch_size // jax.lax.axis_size(devices.AXIS), 1)
     key = jax.random.key(20170900)  # the paper's month: fixed contexts, whatever the seed of the run
     # Every size of context equally often over the set, rather than over a training batch.
-    spread = dataclasses.replace(config.train, batch_size=num_windows, context="orderless", stratify=True)
+    spread = config_lib.Train(batch_size=num_windows)
 
     def part(rows: Int[Array, " b"]) -> Float[Array, "2 2"]:
         batch = jax.tree.map(lambda x: x[rows], windows)
         roll = pianoroll.from_pitches(batch.pitches)
 
         def once(number: Int[Array, ""]) -> Float[Array, "2 2"]:
-            context = draw_context(jax.random.fold_in(key, number), rows, batch.valid, spread)
+            context, _ = draw_context(jax.random.fold_in(key, number), rows, batch.valid, spread)
             logits, _ = model.apply(weights, config.model, roll, context, batch.valid, train=False)
             counted = (batch.valid, batch.valid & clean[rows][:, None])
             sums = [objective.nll_and_cells(logits, roll, valid[..., None] & ~context, valid) for valid in counted]

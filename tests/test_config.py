@@ -128,6 +128,8 @@ BAD_VALUES = [
     ("train.clip_norm", -1.0, "use 0 or more"),
     ("train.ema_decay", 1.0, "use a value in [0, 1)"),
     ("train.context_prob", 1.0, "use a value in [0, 1)"),
+    ("train.frame_share", 1.5, "use a value in [0, 1]"),
+    ("train.past_share", -0.5, "use a value in [0, 1]"),
     ("train.warmup_steps", 20_000, "must be below train.schedule_steps=20000"),
     ("train.warmup_steps", -1, "use 0 or more"),
     ("train.save_every", -1, "use 0 or more"),
@@ -155,6 +157,13 @@ def test_bad_value_is_named_with_a_remedy(name, value, remedy):
     with pytest.raises(errors.InputError) as caught:
         config.from_mapping(nested(name, value))
     assert str(caught.value) == f"{name}={value!r}: {remedy}"
+
+
+def test_shares_of_contexts_that_do_not_fit_are_refused():
+    with pytest.raises(errors.InputError, match="train.past_share=0.5: use at most 0.25, what is left"):
+        config.from_mapping({"train": {"frame_share": 0.75, "past_share": 0.5}})
+    with pytest.raises(errors.InputError, match="train.frame_share=0.75: use 0 without train.context=orderless"):
+        config.from_mapping({"train": {"frame_share": 0.75, "context": "bernoulli"}})
 
 
 def test_crops_that_cannot_stick_out_are_refused():

@@ -166,3 +166,60 @@ def test_ranks_count_the_named_cells_alone():
         order = np.argsort(lot[inside], kind="stable")
         assert np.argsort(found[inside]).tolist() == order.tolist()
         assert found[inside].max() == inside.sum() - 1
+
+
+def frames(seed: int, valid: np.ndarray) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(seed), len(valid))
+    uniforms = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 9)))(keys)
+    return np.asarray(masks.sample_frame_context(keys, uniforms, jnp.asarray(valid)))
+
+
+def test_hidden_frames_are_of_any_number_and_one_in_eight_is_given_in_part():
+    valid = np.arange(6) < np.tile([6, 3], 6000)[:, None]
+    given = frames(10, valid)
+    assert not given[~valid].any()
+    hidden = valid & ~given.all(axis=2)
+    for length in (6, 3):
+        counts = np.bincount(hidden[valid.sum(1) == length].sum(1), minlength=length + 1)
+        assert counts[0] == 0 and stats.chisquare(counts[1:]).pvalue > 1e-3
+    places = hidden[valid.sum(1) == 6].sum(0)
+    assert places.std() < 0.03 * places.mean()
+    voices = given[hidden].sum(axis=1)
+    assert set(voices.tolist()) == {0, 1, 2, 3}
+    share = (voices > 0).mean()
+    assert abs(share - 1 / 8) < 4 * (1 / 8 * 7 / 8 / len(voices)) ** 0.5
+    assert stats.chisquare(np.bincount(voices[voices > 0])[1:]).pvalue > 1e-3
+    some = given[hidden & (given.sum(2) > 0)]
+    assert stats.chisquare(some.sum(axis=0)).pvalue > 1e-3  # no voice is preferred
+
+
+def test_the_past_is_given_and_the_next_quarter_is_learned():
+    valid = (np.arange(12) >= 2) & (np.arange(12) < np.tile([12, 7], 6000)[:, None])
+    keys = jax.random.split(jax.random.key(11), len(valid))
+    uniforms = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 9)))(keys)
+    context, target = map(np.asarray, masks.sample_past_context(keys, uniforms, jnp.asarray(valid)))
+    assert not (context | target)[~valid].any() and not (context & target).any() and target.any(axis=(1, 2)).all()
+    whole = context.all(axis=2)
+    moment = 2 + whole.sum(axis=1)
+    assert (whole == (np.arange(12) >= 2) & (np.arange(12) < moment[:, None])).all()
+    for length in (12, 7):
+        assert (
+            stats.chisquare(np.bincount(moment[valid[:, length - 1] & (valid.sum(1) == length - 2)])[2:]).pvalue > 1e-3
+        )
+    rows = np.arange(len(valid))
+    voices = context[rows, moment].sum(axis=1)
+    assert stats.chisquare(np.bincount(voices)).pvalue > 1e-3 and voices.max() == 3
+    later = np.arange(12) > moment[:, None]
+    assert not context[later].any()
+    np.testing.assert_array_equal(target[rows, moment], ~context[rows, moment])
+    near = later & (np.arange(12) < moment[:, None] + 4) & valid
+    assert target[near].all() and not target[later & ~near].any()
+
+
+@pytest.mark.parametrize(("share", "marked"), [(0.5, [1, 3, 5, 7]), (0.25, [3, 7]), (0.0, []), (1.0, [*range(8)])])
+def test_places_are_marked_evenly(share, marked):
+    found, before = map(np.asarray, masks.interleave(jnp.arange(8), share))
+    assert np.flatnonzero(found).tolist() == marked
+    np.testing.assert_array_equal(before, np.cumsum(found) - found)
+    for share in (0.3, 0.1, 0.7):  # which no binary number is
+        assert np.asarray(masks.interleave(jnp.arange(1000), share)[0]).sum() == round(1000 * share)

@@ -155,6 +155,25 @@ def test_dropout_belongs_to_the_example():
     assert (keep[0] != keep[1]).any()
 
 
+def test_contexts_of_three_kinds_share_a_batch():
+    key, index, valid = jax.random.key(1), jnp.arange(16), jnp.ones((16, 24), bool)
+    orderless = config_lib.Train(batch_size=16)
+    mixed = dataclasses.replace(orderless, frame_share=0.25, past_share=0.25)
+    plain, _ = map(np.asarray, steps.draw_context(key, index, valid, orderless))
+    context, target = map(np.asarray, steps.draw_context(key, index, valid, mixed))
+    kept = np.arange(0, 16, 2)
+    np.testing.assert_array_equal(context[kept], plain[kept])
+    np.testing.assert_array_equal(target[kept], ~plain[kept])
+    whole, frames, past = context.all(axis=2), np.arange(1, 16, 4), np.arange(3, 16, 4)
+    assert (np.diff(whole[past].astype(int), axis=1) <= 0).all()  # given, then hidden
+    assert (target[past].sum(axis=(1, 2)) <= 16).all()
+    np.testing.assert_array_equal(target[frames], ~context[frames])
+    assert (whole[frames] | (context[frames].sum(axis=2) < 4)).all()
+    assert (np.diff(whole[frames].astype(int), axis=1) > 0).any()
+    part = steps.draw_context(key, index[8:12], valid[8:12], mixed)  # on another device
+    np.testing.assert_array_equal(part[0], context[8:12])
+
+
 def test_what_lies_outside_of_a_piece_is_given_as_silence(tiny_config, toy_pieces):
     resident = data.make_resident(toy_pieces.splits["train"], with_data(tiny_config, ends=True).data)
     variables = model.init(jax.random.key(3), tiny_config.model)
@@ -168,8 +187,9 @@ def test_what_lies_outside_of_a_piece_is_given_as_silence(tiny_config, toy_piece
     mesh = devices.make_mesh(1)
 
     def totals(batch: data.Batch, context: jax.Array) -> jax.Array:
+        target = batch.valid[..., None] & ~context
         return jnp.stack(
-            [steps.forward(variables, batch, context, tiny_config.model, ends)[0] for ends in (False, True)]
+            [steps.forward(variables, batch, context, target, tiny_config.model, ends)[0] for ends in (False, True)]
         )
 
     run = devices.map_body(totals, mesh, "shard_map", sharded=(True, True), donate=())
