@@ -165,7 +165,7 @@ def test_contexts_of_three_kinds_share_a_batch():
     np.testing.assert_array_equal(context[kept], plain[kept])
     np.testing.assert_array_equal(target[kept], ~plain[kept])
     frames, past = np.arange(1, 16, 4), np.arange(3, 16, 4)
-    whole: np.ndarray = context.all(axis=2)
+    whole = np.asarray(context.all(axis=2))
     assert (np.diff(whole[past].astype(int), axis=1) <= 0).all()  # given, then hidden
     assert (target[past].sum(axis=(1, 2)) <= 16).all()
     np.testing.assert_array_equal(target[frames], ~context[frames])
