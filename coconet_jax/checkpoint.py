@@ -115,7 +115,7 @@ class _Mirror(ocp.CheckpointManager):
         if jax.process_count() > 1:
             failed = bool(multihost_utils.broadcast_one_to_all(np.array(failure is not None)))
             if failed and not failure:
-                failure = errors.InputError(
+                failure = storage.StoreError(
                     f"process 0 could not write the checkpoint of step {step}; see what it says"
                 )
         if failure:

@@ -86,7 +86,9 @@ def prepare(
     config: str | chorales_builder.ChoralesConfig = dataset + chorales_builder.GRIDS[steps_per_quarter]
     if dataset == "folder":
         if source is None:
-            raise errors.InputError("dataset=folder needs a source; give --source=DIR with your scores")
+            raise errors.InputError(
+                "dataset=folder needs a source; give --source=DIR (in training --config.data.source) with your scores"
+            )
         config = chorales_builder.ChoralesConfig(
             name=f"folder_{sources.folder_digest(source)}{chorales_builder.GRIDS[steps_per_quarter]}",
             description=f"the user's own scores, {steps_per_quarter} steps per quarter",

@@ -397,11 +397,15 @@ def _validate(config: Run) -> None:
     over = train.frame_share + train.past_share > 1
     _require(not over, "train.past_share", train.past_share, f"use at most {1 - train.frame_share:g}, what is left")
     _require(
-        train.warmup_steps < train.schedule_steps,
+        train.schedule != "cosine" or train.warmup_steps < train.schedule_steps,
         "train.warmup_steps",
         train.warmup_steps,
         f"must be below train.schedule_steps={train.schedule_steps}",
     )
+    if config.distributed.mode != "manual":
+        for name, value in dataclasses.asdict(dataclasses.replace(config.distributed, mode="off")).items():
+            usual = getattr(Distributed(), name)
+            _require(value == usual, f"distributed.{name}", value, "it needs distributed.mode=manual")
     grid = crop_grid(data)
     room = not data.ends or 2 * grid <= data.crop_steps
     _require(room, "data.ends", data.ends, f"crops stick out by whole steps of {grid}: use data.crop_steps={2 * grid}")
@@ -438,13 +442,17 @@ def check_devices(config: Run, num_devices: int) -> None:
     """Refuses a batch that does not fall into equal parts, naming the nearest that do.
 
     Raises:
-      InputError: train.batch_size is not divisible by the number of devices.
+      InputError: train.batch_size is not divisible by the number of devices, of which one process may take fewer.
     """
     size = config.train.batch_size
     if size % num_devices:
         below, above = size - size % num_devices, size - size % num_devices + num_devices
         choices = f"{below} or {above}" if below else str(above)
-        raise errors.InputError(f"train.batch_size={size} is not divisible by {num_devices} devices; use {choices}")
+        fewer = max(n for n in range(1, num_devices) if size % n == 0)
+        raise errors.InputError(
+            f"train.batch_size={size} is not divisible by {num_devices} devices; use {choices}"
+            + ("" if config.distributed.mode != "off" else f", or num_devices={fewer}")
+        )
 
 
 def check_resume(stored: Run, wanted: Run) -> None:

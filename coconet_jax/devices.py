@@ -104,6 +104,8 @@ def start_processes(mode: str, coordinator: str, num_processes: int, process_id:
     """
     if mode == "off":
         return
+    # Its handler would swallow a SIGTERM that comes before training listens to signals itself.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         if mode == "auto":
             jax.distributed.initialize()

@@ -11,7 +11,9 @@ from typing import NoReturn
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: one line that names the value and the remedy."""
+    """A mistake in what the user gave: one line that names the value and the remedy, and a command's exit code."""
+
+    exit_code = 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,12 +26,12 @@ class Parser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Turns an InputError into one line on stderr and exit code 2; ctrl-C into exit code 130."""
+    """Turns an InputError into one line on stderr and its exit code; ctrl-C into exit code 130."""
     try:
         yield
     except InputError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

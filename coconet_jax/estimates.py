@@ -72,12 +72,14 @@ class Estimate(NamedTuple):
       sem: of it, the frames taken as independent; None where there is no value for a frame alone.
       mean_pieces: over pieces, each counting alike.
       sem_pieces: of that.
+      sem_grouped: of `mean`, not the frames but the pieces taken as independent.
     """
 
     mean: float
     sem: float | None
     mean_pieces: float
     sem_pieces: float
+    sem_grouped: float
 
 
 def log_mean_exp(log_probs: Float[np.ndarray, "k *n"]) -> Float[np.ndarray, "*n"]:
@@ -122,7 +124,10 @@ def estimate(pieces: Pieces, unit: str, average: str) -> Estimate:
     frames = np.concatenate(values)
     means = np.array([piece.mean() for piece in values])
     per_frame = None if average == "piece_ensemble" else _sem(frames)
-    return Estimate(float(frames.mean()), per_frame, float(means.mean()), _sem(means))
+    mean, sizes, number = float(frames.mean()), np.array([len(piece) for piece in values]), len(values)
+    offsets = sizes * (means - mean)
+    grouped = math.sqrt(number / (number - 1) * (offsets**2).sum()) / sizes.sum() if number > 1 else math.nan
+    return Estimate(mean, per_frame, float(means.mean()), _sem(means), grouped)
 
 
 def _sem(values: Float[np.ndarray, " n"]) -> float:

@@ -266,7 +266,11 @@ def eval_step(
 
 def read_config(mapping: Mapping[str, Any]) -> Config:
     """A frozen, validated config of a run: see `config.from_mapping`."""
-    config = config_lib.build(Config, mapping)
+    return config_lib.build(Config, mapping)
+
+
+def check_settings(config: Config) -> None:
+    """Raises InputError where a new run is told what the LSTM has no part for; stored ones may hold it."""
     if config.data.ends:
         raise errors.InputError("data.ends=True: the LSTM takes a piece for the beginning of an endless one; use False")
     usual = config_lib.Train()
@@ -283,7 +287,6 @@ def read_config(mapping: Mapping[str, Any]) -> Config:
         value = getattr(config.train, name)
         if value != getattr(usual, name):
             raise errors.InputError(f"train.{name}={value}: the LSTM trains without it; leave it out")
-    return config
 
 
 KIND: Final = checkpoint.Kind("lstm", read_config, init, "coconet_jax.sequence")

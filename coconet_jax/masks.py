@@ -123,10 +123,15 @@ def _some_voices(key: Key[Array, ""], num_frames: int, num_voices: int) -> Bool[
     return place < count
 
 
-def interleave(index: Int[Array, " b"], share: float) -> tuple[Bool[Array, " b"], Int[Array, " b"]]:
-    """Marks a share of the places 0, 1, 2, ... as evenly as can be, and counts the marked places before each."""
-    before = jnp.floor(index * share + 1e-4).astype(jnp.int32)
-    return jnp.floor((index + 1) * share + 1e-4).astype(jnp.int32) > before, before
+def interleave(
+    offset: Float[Array, ""], index: Int[Array, " b"], share: float
+) -> tuple[Bool[Array, " b"], Int[Array, " b"]]:
+    """Marks a share of the places 0, 1, 2, ... as evenly as can be, and counts the marked places before each.
+
+    Over uniform offsets in [0,1) each place is marked with this probability.
+    """
+    before = jnp.floor(index * share + offset).astype(jnp.int32)
+    return jnp.floor((index + 1) * share + offset).astype(jnp.int32) > before, before
 
 
 def ranks(lots: Float[Array, "b t i"], among: Bool[Array, "b t i"]) -> Int[Array, "b t i"]:

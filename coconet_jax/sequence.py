@@ -11,7 +11,7 @@ from absl import app
 
 from coconet_jax import devices, lstm, train
 
-NET: Final = train.Net(lstm.KIND, lstm)
+NET: Final = train.Net(lstm.KIND, lstm, lstm.check_settings)
 _HELP: Final = """Trains an LSTM on the note events of four-part chorales, or resumes the run that lives in --workdir.
 
   python -m coconet_jax.sequence --config=configs/lstm.py --workdir=runs/lstm

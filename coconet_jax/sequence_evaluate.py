@@ -133,7 +133,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         f"{report['seconds']} s on {report['hardware']}\n{report['unit']}:"
     )
     for what, values in measures.items():
-        error = "" if values["sem_pieces"] is None else f" ± {values['sem_pieces']:.4f} over pieces"
+        error = "" if values["sem_grouped"] is None else f" ± {values['sem_grouped']:.4f} over pieces"
         print(
             f"  {values['mean']:.4f}{error} (mean of pieces "
             f"{values['mean_pieces']:.4f}): {what}, {values['n_pieces']} pieces, {values['n_frames']} frames"
@@ -146,8 +146,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _measure(found: Sequence[Float[np.ndarray, "1 _ 1"]]) -> dict[str, Any]:
     values = estimates.estimate(found, "frame", "one_ordering")
     counts = {"n_pieces": len(found), "n_frames": sum(piece.shape[1] for piece in found)}
-    sem = None if np.isnan(values.sem_pieces) else values.sem_pieces  # of a single piece
-    return {"mean": values.mean, "mean_pieces": values.mean_pieces, "sem_pieces": sem, **counts}
+    known = {name: None if value is None or np.isnan(value) else value for name, value in values._asdict().items()}
+    return {name: known[name] for name in ("mean", "mean_pieces", "sem_pieces", "sem_grouped")} | counts
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -126,7 +126,7 @@ def folder_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
     """
     root = pathlib.Path(folder).expanduser()
     if not root.is_dir():
-        raise errors.InputError(f"source {folder} is not a folder; give --source=DIR with your scores")
+        raise errors.InputError(f"source {folder} is not a folder; name one with your scores")
     found = [
         path
         for path in root.rglob("*")

@@ -5,7 +5,7 @@ Each is written for one device, uses collectives over the axis "data" and return
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,30 @@ from coconet_jax import data, devices, masks, model, objective, pianoroll
 from coconet_jax import state as state_lib
 
 
-def draw_context(
+class Task(NamedTuple):
+    """What the network is asked in a part of the batch.
+
+    Attributes:
+      context: True where a note is given.
+      target: True where one is asked for.
+      whole: True for examples that show all they can of where their piece begins and ends; False where likelihoods
+        are asked for, which know nothing of it.
+    """
+
+    context: Bool[Array, "b t i"]
+    target: Bool[Array, "b t i"]
+    whole: Bool[Array, " b"]
+
+
+def draw_task(
     key: Key[Array, ""], index: Int[Array, " b"], valid: Bool[Array, "b t"], config: config_lib.Train
-) -> tuple[Bool[Array, "b t i"], Bool[Array, "b t i"]]:
-    """Contexts and targets of a part of the batch; `index` is each example's place in the global batch."""
+) -> Task:
+    """The tasks of a part of the batch; `index` is each example's place in the global batch."""
     subset_key, size_key = jax.random.split(key)
     keys = jax.vmap(lambda n: jax.random.fold_in(subset_key, n))(index)
     if config.context == "bernoulli":
         context = masks.sample_bernoulli_context(keys, config.context_prob, valid)
-        return context, valid[..., None] & ~context
+        return Task(context, valid[..., None] & ~context, jnp.ones_like(index, bool))
     if config.stratify:
         uniforms = masks.stratified_uniforms(size_key, index, config.batch_size)
     else:
@@ -33,23 +48,23 @@ def draw_context(
     target = valid[..., None] & ~context
     share = config.frame_share + config.past_share
     if not share:
-        return context, target
-    other, number = masks.interleave(index, share)
-    past, _ = masks.interleave(number, config.past_share / share)
+        return Task(context, target, jnp.ones_like(index, bool))
+    offsets = jax.random.uniform(jax.random.fold_in(size_key, 2**31 - 1), (2,))
+    other, number = masks.interleave(offsets[0], index, share)
+    past, _ = masks.interleave(offsets[1], number, config.past_share / share)
     frames = masks.sample_frame_context(keys, uniforms, valid)
     earlier, ahead = masks.sample_past_context(keys, uniforms, valid)
 
     def choose(*parts: Bool[Array, "b t i"]) -> Bool[Array, "b t i"]:
         return jnp.where(other[:, None, None], jnp.where(past[:, None, None], parts[2], parts[1]), parts[0])
 
-    return choose(context, frames, earlier), choose(target, valid[..., None] & ~frames, ahead)
+    return Task(choose(context, frames, earlier), choose(target, valid[..., None] & ~frames, ahead), ~other)
 
 
 def forward(
     variables: model.Variables,
     batch: data.Batch,
-    context: Bool[Array, "b t i"],
-    target: Bool[Array, "b t i"],
+    task: Task,
     config: config_lib.Model,
     ends: bool,
     keep: Float[Array, "b k f"] | None = None,
@@ -60,10 +75,10 @@ def forward(
     `keep`: see `model.apply`.
     """
     roll = pianoroll.from_pitches(batch.pitches)
-    silent = ~batch.valid[..., None]
-    seen, valid = (context | silent, jnp.ones_like(batch.valid)) if ends else (context, batch.valid)
+    silent = ~batch.valid & (task.whole[:, None] & ends)
+    seen, valid = task.context | silent[..., None], batch.valid | silent
     logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS, keep=keep)
-    return objective.nll_and_cells(logits, roll, target, batch.valid)[0], stats
+    return objective.nll_and_cells(logits, roll, task.target, batch.valid)[0], stats
 
 
 def own_index(total: int) -> Int[Array, " b"]:
@@ -114,7 +129,7 @@ def train_step(
     key = data.step_key(train.seed, state.step)
     index = own_index(train.batch_size)
     batch = own_batch(key, index, source, config)
-    context, target = draw_context(data.context_key(key), index, batch.valid, train)
+    task = draw_task(data.context_key(key), index, batch.valid, train)
     cells = jax.lax.psum(jnp.sum(batch.valid) * pianoroll.NUM_VOICES, devices.AXIS)
     keep = None
     if config.model.dropout:
@@ -123,7 +138,7 @@ def train_step(
 
     def loss(params: Any) -> tuple[Float[Array, ""], Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        total, stats = forward(variables, batch, context, target, config.model, config.data.ends, keep)
+        total, stats = forward(variables, batch, task, config.model, config.data.ends, keep)
         return total / cells, stats
 
     (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -169,9 +184,9 @@ def estimate_statistics(
         # Keys of their own, the same at every evaluation.
         key = jax.random.fold_in(jax.random.key(config.train.seed + 1), number)
         batch = own_batch(key, index, source, config)
-        context, target = draw_context(data.context_key(key), index, batch.valid, config.train)
+        task = draw_task(data.context_key(key), index, batch.valid, config.train)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        return forward(variables, batch, context, target, fresh, config.data.ends)[1]
+        return forward(variables, batch, task, fresh, config.data.ends)[1]
 
     stats = jax.lax.map(one, jnp.arange(config.train.bn_batches))
     return {"params": params, "batch_stats": _pool_statistics(stats)}
@@ -211,7 +226,7 @@ def eval_step(
         roll = pianoroll.from_pitches(batch.pitches)
 
         def once(number: Int[Array, ""]) -> Float[Array, "2 2"]:
-            context, _ = draw_context(jax.random.fold_in(key, number), rows, batch.valid, spread)
+            context = draw_task(jax.random.fold_in(key, number), rows, batch.valid, spread).context
             logits, _ = model.apply(weights, config.model, roll, context, batch.valid, train=False)
             counted = (batch.valid, batch.valid & clean[rows][:, None])
             sums = [objective.nll_and_cells(logits, roll, valid[..., None] & ~context, valid) for valid in counted]

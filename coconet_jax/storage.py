@@ -19,7 +19,12 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or m
 
 
 class StoreError(errors.InputError):
-    """A store that cannot be reached, or refuses; nothing is said of what lies there."""
+    """A store that cannot be reached, or refuses; nothing is said of what lies there.
+
+    What starts commands may tell it from a bad setting by its code and start them again.
+    """
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 @dataclasses.dataclass(frozen=True)

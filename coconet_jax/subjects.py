@@ -56,6 +56,8 @@ def from_flags(args: argparse.Namespace, trained: config_lib.Data) -> tuple[Subj
         number = made.sample_id.astype(np.int32)
         return Subject(split, number, f"samples in {args.samples}", pickup=made.pickup_steps), None
     chosen = {name: getattr(args, name) for name in ("dataset", "source", "data_dir") if getattr(args, name)}
+    if args.dataset and args.dataset != trained.dataset:
+        chosen.setdefault("source", "")  # that of the training set is of another kind
     path = args.data or ("" if chosen else trained.path)
     if path and not args.data and not storage.place(path).exists():
         raise errors.InputError(

@@ -34,10 +34,12 @@ class Net(NamedTuple):
     Attributes:
       kind: what its checkpoints are of.
       bodies: the module of its `train_step`, `estimate_statistics` and `eval_step`, such as `steps`.
+      check: raises InputError on settings of a new run that would have no effect.
     """
 
     kind: checkpoint.Kind[Any]
     bodies: types.ModuleType
+    check: Callable[[Any], None] = lambda config: None
 
 
 COCONET = Net(checkpoint.COCONET, steps)
@@ -75,7 +77,8 @@ def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) ->
         _check_same_everywhere(data_sha256 + valid_sha256)
         state = checkpoint.restore(manager, config, mesh, data_sha256, valid_sha256=valid_sha256, kind=net.kind)
         if state is None:
-            state = devices.replicate(_initial_state(config, net.kind), mesh)
+            # By numpy: what a checkpoint was restored to is bound to a device of this process.
+            state = devices.replicate(jax.tree.map(np.asarray, _initial_state(config, net.kind)), mesh)
         first_step = int(state.step)
         if _is_stuck(state, config.train):
             _say(
@@ -201,7 +204,8 @@ def _initial_state(config: Any, kind: checkpoint.Kind[Any] = checkpoint.COCONET)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 2**31 - 1)  # apart from every step's key
     if not config.train.init_from:
         return state_lib.begin(kind.init(key, config.model), config.train)
-    loaded = checkpoint.load_kind(kind, config.train.init_from)
+    source = config.train.init_from
+    loaded: Any = checkpoint.load(source) if kind is checkpoint.COCONET else checkpoint.load_kind(kind, source)
     ignored = ("dtype", "remat", "bn_momentum", "bn_scale_init", "dropout")
     wanted, stored = dataclasses.asdict(config.model), dataclasses.asdict(loaded.config.model)
     stored |= {name: wanted[name] for name in ignored if name in wanted}
@@ -310,11 +314,12 @@ def _cpu_devices(config: config_lib.Train, num_cores: int) -> int:
 
 
 def main(argv: Sequence[str], net: Net = COCONET) -> None:
-    """The command, of any net: code 0 when done, 2 on a bad setting, 1 when the loss diverged, 143 after SIGTERM."""
+    """The command, of any net: code 0 when done, 2 on a bad setting, 3 when the loss diverged, 143 after SIGTERM."""
     del argv
     checkpoint.quiet()
     with errors.exit_on_input_error():
         config = net.kind.read_config(_CONFIG.value)
+        net.check(config)
         spread = config.distributed
         if spread.mode == "off":
             devices.split_cpu(config.num_devices or _cpu_devices(config.train, devices.num_cores()))
@@ -323,7 +328,7 @@ def main(argv: Sequence[str], net: Net = COCONET) -> None:
         remedy = (
             f"lower train.batch_size={config.train.batch_size}, train.eval_batch_size={config.train.eval_batch_size} "
             f"or data.crop_steps={config.data.crop_steps}"
-        ) + ("" if devices.on_cpu() else ", or give model.remat=True")
+        ) + (", or give model.remat=True" if hasattr(config.model, "remat") and not devices.on_cpu() else "")
         try:
             assert _WORKDIR.value is not None  # _parse has seen to it
             with devices.explain_lack_of_memory(remedy):
@@ -335,7 +340,7 @@ def main(argv: Sequence[str], net: Net = COCONET) -> None:
                 "--config.train.init_from: the last good one is kept",
                 file=sys.stderr,
             )
-            sys.exit(1)
+            sys.exit(3)
     if stopped.reason == "signal":
         sys.exit(143)
 

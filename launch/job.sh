@@ -2,7 +2,8 @@
 # Keeps one long command of a Linux host going without the terminal that started it: log, process number and exit code
 # lie in runs/jobs/. launch/tpu.sh runs this on the VMs.
 #
-#   bash launch/job.sh start NAME COMMAND...   starts it in the background under launch/rerun.sh; nothing if it runs
+#   bash launch/job.sh start NAME COMMAND...   starts it in the background under launch/rerun.sh; nothing if it runs,
+#                                              and an error if what runs is another command
 #   bash launch/job.sh follow NAME             shows its log until it ends, then ends with its exit code
 #   bash launch/job.sh status NAME             prints: running, "ended CODE" or none
 #
@@ -30,6 +31,9 @@ case $verb in
   start)
     [ $# -gt 0 ] || fail "job.sh start $name needs a command"
     if running; then
+      if [ -e "$base.command" ] && [ "$(cat "$base.command")" != "$(quoted "$@")" ]; then
+        fail "$name already runs here, by another command: $(tr '\n' ' ' <"$base.command"); wait for its end, or end it first"
+      fi
       echo "$name already runs here"
     else
       echo "$name: $(quoted "$@")"
@@ -39,6 +43,7 @@ case $verb in
       else
         mkdir -p runs/jobs
         rm -f "$base.exit"
+        quoted "$@" >"$base.command"
         # shellcheck disable=SC2016 # expanded by the inner shell
         setsid bash -c 'base=$1; shift; bash launch/rerun.sh "$@"; echo $? >"$base.exit"' \
           launch/rerun.sh "$base" "$@" >>"$base.log" 2>&1 </dev/null &

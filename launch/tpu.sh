@@ -231,7 +231,8 @@ train() {
       continue
     fi
     unreachable=0
-    if [ "$said" != running ] && ! { setup && start_train "$@"; }; then
+    # Where it runs already, starting it says so, or that it runs by another command.
+    if ! { { [ "$said" = running ] || setup; } && start_train "$@"; }; then
       fail_if_up 1 "setting up $name failed; the words above say why"
       continue
     fi
@@ -253,7 +254,10 @@ fetch() {
   if on_bucket; then
     run gcloud storage rsync --recursive "$workdir" "$fetched/$(basename "$workdir")" ${PROJECT:+"--project=$PROJECT"}
   else
-    gcloud_tpus tpu-vm scp --recurse "$name:coconet/$workdir" "$fetched"
+    case $workdir in
+      /* | "~"*) gcloud_tpus tpu-vm scp --recurse "$name:$workdir" "$fetched" ;;
+      *) gcloud_tpus tpu-vm scp --recurse "$name:coconet/$workdir" "$fetched" ;;
+    esac
   fi
 }
 

@@ -159,6 +159,14 @@ def test_bad_value_is_named_with_a_remedy(name, value, remedy):
     assert str(caught.value) == f"{name}={value!r}: {remedy}"
 
 
+def test_processes_are_named_where_they_are_looked_for():
+    for mode in ("off", "auto"):
+        with pytest.raises(errors.InputError, match="distributed.num_processes=2: it needs distributed.mode=manual"):
+            config.from_mapping({"distributed": {"mode": mode, "num_processes": 2}})
+    manual = {"mode": "manual", "num_processes": 2, "coordinator": "h:1", "process_id": 1}
+    assert config.from_mapping({"distributed": manual}).distributed.process_id == 1
+
+
 def test_shares_of_contexts_that_do_not_fit_are_refused():
     with pytest.raises(errors.InputError, match="train.past_share=0.5: use at most 0.25, what is left"):
         config.from_mapping({"train": {"frame_share": 0.75, "past_share": 0.5}})
@@ -238,9 +246,13 @@ def test_check_devices_names_the_nearest_sizes():
 
     config.check_devices(sized(24), 8)
     config.check_devices(sized(5), 1)
-    with pytest.raises(errors.InputError, match=r"^train\.batch_size=20 is not divisible by 8 devices; use 16 or 24$"):
+    with pytest.raises(
+        errors.InputError, match=r"^train\.batch_size=20 is not divisible by 8 devices; use 16 or 24, or num_devices=5$"
+    ):
         config.check_devices(sized(20), 8)
-    with pytest.raises(errors.InputError, match=r"^train\.batch_size=5 is not divisible by 8 devices; use 8$"):
+    with pytest.raises(
+        errors.InputError, match=r"^train\.batch_size=5 is not divisible by 8 devices; use 8, or num_devices=5$"
+    ):
         config.check_devices(sized(5), 8)
 
 

@@ -52,6 +52,10 @@ def test_errors_are_over_frames_and_over_pieces():
     means = np.array([-piece.sum(axis=2).mean() for piece in pieces])
     assert found.mean_pieces == pytest.approx(means.mean())
     assert found.sem_pieces == pytest.approx(means.std(ddof=1) / math.sqrt(3))
+    weights = np.array([5, 11, 2]) / 18
+    assert found.sem_grouped == pytest.approx(math.sqrt(1.5 * ((weights * (means - found.mean)) ** 2).sum()))
+    even = estimates.estimate([log_probs(n, frames=7) for n in range(3)], "frame", "one_ordering")
+    assert even.sem_grouped == pytest.approx(even.sem_pieces)
     whole = estimates.estimate(pieces, "frame", "piece_ensemble")
     values = np.array([estimates.piece_ensemble(piece, "frame")[0] for piece in pieces])
     assert whole.sem is None

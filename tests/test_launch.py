@@ -296,7 +296,8 @@ def test_a_job_outlives_its_starter_and_is_followed_to_its_exit_code(tmp_path):
     )
     assert "train: " in job("start", "train", sys.executable, "-uc", text, "a  b").stdout
     assert job("status", "train").stdout == "running\n"
-    assert job("start", "train", "false").stdout == "train already runs here\n"
+    assert job("start", "train", sys.executable, "-uc", text, "a  b").stdout == "train already runs here\n"
+    ends_in_one_line(job("start", "train", "false"), "train already runs here, by another command: ")
     go.touch()
     done = job("follow", "train")
     assert done.returncode == 7
@@ -381,6 +382,8 @@ def test_the_calls_of_every_verb(cloud):
     assert calls("sample", "--num_samples=3", OUT="gs://b/o")[0][-2].endswith(" --out=gs://b/o --num_samples=3")
     fetched = str(cloud.folder / "fetched")
     assert calls("fetch", FETCHED=fetched) == [vm("scp", "--recurse", "coconet:coconet/runs/tpu", fetched)]
+    away = calls("fetch", FETCHED=fetched, WORKDIR="/home/me/run")
+    assert away == [vm("scp", "--recurse", "coconet:/home/me/run", fetched)]
     assert calls("fetch", FETCHED=fetched, WORKDIR="gs://b/run", PROJECT="p") == [
         ["storage", "rsync", "--recursive", "gs://b/run", f"{fetched}/run", "--project=p"]
     ]
@@ -442,7 +445,8 @@ def test_a_preempted_vm_is_created_anew_and_the_run_resumed(cloud):
 def test_a_run_that_goes_on_is_only_watched(cloud):
     cloud.plan(vm="READY", job="running", follow=["lost", "0"])
     assert cloud.tpu("train", **SPOT).returncode == 0
-    assert len(cloud.commands("job.sh follow")) == 2 and not cloud.commands("job.sh start")
+    assert len(cloud.commands("job.sh follow")) == 2
+    assert cloud.commands("job.sh start") and "scp" not in [call[3] for call in cloud.calls]  # which says that it runs
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -567,6 +571,7 @@ def test_gpu_sets_up_and_trains_under_rerun(tmp_path):
 
 
 def test_slurm_runs_one_task_for_each_gpu(tmp_path):
+    assert "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-4}\n" in (LAUNCH / "slurm.sbatch").read_text()
     dry = bash("slurm.sbatch", "--config.a=1", DRY_RUN="1", WORKDIR="/shared/run")
     assert dry.stdout == (
         f"srun --gpu-bind=none --kill-on-bad-exit=0 bash launch/rerun.sh {TRAIN} --config=configs/paper.py "
@@ -611,7 +616,7 @@ def test_the_gke_example_holds_together():
     assert "--config.distributed.mode=auto" in container["args"]
     # The codes of a diverged loss and of a bad setting, after which all would end alike again.
     [ends] = job["podFailurePolicy"]["rules"]
-    codes = {"containerName": container["name"], "operator": "In", "values": [1, 2]}
+    codes = {"containerName": container["name"], "operator": "In", "values": [2, 3]}
     assert ends == {"action": "FailJob", "onExitCodes": codes} and pod["restartPolicy"] == "Never"
     [rule] = jobset["spec"]["failurePolicy"]["rules"]
     assert rule == {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}

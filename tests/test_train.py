@@ -7,12 +7,14 @@ import itertools
 import json
 import os
 import pathlib
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import time
 import types
+from typing import Any
 
 import conftest
 import jax
@@ -26,6 +28,7 @@ from coconet_jax import (
     devices,
     errors,
     export,
+    files,
     loop,
     mirror,
     model,
@@ -159,20 +162,25 @@ def test_contexts_of_three_kinds_share_a_batch():
     key, index, valid = jax.random.key(1), jnp.arange(16), jnp.ones((16, 24), bool)
     orderless = config_lib.Train(batch_size=16)
     mixed = dataclasses.replace(orderless, frame_share=0.25, past_share=0.25)
-    plain, _ = map(np.asarray, steps.draw_context(key, index, valid, orderless))
-    context, target = map(np.asarray, steps.draw_context(key, index, valid, mixed))
-    kept = np.arange(0, 16, 2)
+    plain = np.asarray(steps.draw_task(key, index, valid, orderless).context)
+    context, target, whole_pieces = map(np.asarray, steps.draw_task(key, index, valid, mixed))
+    kept = np.flatnonzero(whole_pieces)
+    assert len(kept) == 8 and (np.diff(kept) == 2).all()
     np.testing.assert_array_equal(context[kept], plain[kept])
     np.testing.assert_array_equal(target[kept], ~plain[kept])
-    frames, past = np.arange(1, 16, 4), np.arange(3, 16, 4)
+    past = np.flatnonzero(
+        ~whole_pieces & (target.sum(axis=(1, 2)) <= 16) & (target.sum(axis=(1, 2)) < 96 - context.sum(axis=(1, 2)))
+    )
+    frames = np.setdiff1d(np.arange(16), [*kept, *past])
+    assert len(past) in (3, 4)
     whole = np.asarray(context.all(axis=2))
     assert (np.diff(whole[past].astype(int), axis=1) <= 0).all()  # given, then hidden
     assert (target[past].sum(axis=(1, 2)) <= 16).all()
     np.testing.assert_array_equal(target[frames], ~context[frames])
     assert (whole[frames] | (context[frames].sum(axis=2) < 4)).all()
     assert (np.diff(whole[frames].astype(int), axis=1) > 0).any()
-    part = steps.draw_context(key, index[8:12], valid[8:12], mixed)  # on another device
-    np.testing.assert_array_equal(part[0], context[8:12])
+    part = steps.draw_task(key, index[8:12], valid[8:12], mixed)  # on another device
+    np.testing.assert_array_equal(part.context, context[8:12])
 
 
 def test_what_lies_outside_of_a_piece_is_given_as_silence(tiny_config, toy_pieces):
@@ -188,10 +196,8 @@ def test_what_lies_outside_of_a_piece_is_given_as_silence(tiny_config, toy_piece
     mesh = devices.make_mesh(1)
 
     def totals(batch: data.Batch, context: jax.Array) -> jax.Array:
-        target = batch.valid[..., None] & ~context
-        return jnp.stack(
-            [steps.forward(variables, batch, context, target, tiny_config.model, ends)[0] for ends in (False, True)]
-        )
+        task = steps.Task(context, batch.valid[..., None] & ~context, jnp.ones(len(context), bool))
+        return jnp.stack([steps.forward(variables, batch, task, tiny_config.model, ends)[0] for ends in (False, True)])
 
     run = devices.map_body(totals, mesh, "shard_map", sharded=(True, True), donate=())
     padded, silent = np.asarray(run(devices.shard_rows(batch, mesh), devices.shard_rows(context, mesh)))
@@ -468,6 +474,13 @@ def test_starting_from_other_weights_takes_the_parameters_alone(tiny_config, toy
         train._initial_state(dataclasses.replace(init, model=dataclasses.replace(deeper, num_layers=7)))
 
 
+def test_a_run_starts_from_what_ships():
+    small = config_lib.from_mapping(recipe("small"))
+    state = train._initial_state(with_train(small, init_from="small"))
+    assert int(state.step) == 0
+    assert_equal(state.params, weights_lib.read("small").variables["params"])
+
+
 def test_early_stop(tiny_config, toy_path, tmp_path, capsys):
     # A rate so small that BatchNorm's noise decides: progress ends soon.
     config = run_of(tiny_config, toy_path, learning_rate=1e-12, num_steps=60, eval_every=1, early_stop_evals=2)
@@ -547,6 +560,10 @@ def test_kept_checkpoints(tiny_config, toy_path, tmp_path):
 # ------------------------------------------------------------------------------------------ the command
 
 ARGUMENTS = ["coconet_jax.train", "--config=configs/test.py", "--config.train.eval_every=4"]
+
+
+def recipe(name: str) -> Any:
+    return runpy.run_path(str(conftest.REPOSITORY / "configs" / f"{name}.py"))["get_config"]()
 
 
 def launch(toy_path: str, workdir: storage.Named, *words: str, **environment: str) -> subprocess.Popen[str]:
@@ -655,7 +672,11 @@ def launch_pair(toy_path: str, workdir: storage.Named, *words: str) -> list[subp
 @pytest.mark.slow
 @pytest.mark.parametrize(("parallel", "streamed"), [("shard_map", False), ("pmap", True)])
 def test_two_processes_agree_with_one(toy_path, toy_pieces, tmp_path, parallel, streamed):
+    start = config_lib.from_mapping(recipe("test"))
+    made = weights_lib.Loaded(model.init(jax.random.key(7), start.model), start, 0, "", {})
+    weights_lib.write(files.make_folder(tmp_path / "start"), made)
     words = ["--config.train.num_steps=5", "--config.train.eval_every=5"]
+    words.append(f"--config.train.init_from={tmp_path / 'start'}")
     pair_words = [*words, f"--config.parallel={parallel}"]
     if streamed:
         # More than a mebibyte of pieces: too large for a device that is given one.
@@ -725,7 +746,7 @@ def test_where_one_of_two_processes_cannot_write_both_end(toy_path, tmp_path):
     (tmp_path / "run" / "checkpoints").touch()  # no folder
     pair = launch_pair(toy_path, f"file://{tmp_path}/run", "--config.train.num_steps=4")
     outputs = [process.communicate(timeout=120)[0] for process in pair]
-    assert [process.returncode for process in pair] == [2, 2], outputs
+    assert [process.returncode for process in pair] == [75, 75], outputs
     assert "error: cannot write file://" in outputs[0] and "checkpoints/4.partial: " in outputs[0]
     assert "error: process 0 could not write the checkpoint of step 4; see what it says" in outputs[1]
 

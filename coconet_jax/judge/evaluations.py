@@ -30,7 +30,7 @@ def read(paths: Sequence[str]) -> tuple[dict[str, dict[str, rates.Measure]], lis
                 ("chain_rule", measures.get("all pieces"), 1),  # of coconet_jax.sequence_evaluate
             ):
                 if values is not None:
-                    error = values["sem_pieces"] or float("nan")
+                    error = values.get("sem_grouped", values["sem_pieces"]) or float("nan")
                     known[name] = rates.Measure(factor * values["mean"], factor * error)
             if not known:
                 raise ValueError("it has neither framewise_released nor notewise_chronological")
