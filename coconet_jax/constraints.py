@@ -73,6 +73,8 @@ def with_last_chord(request: tasks.Request, chord: Sequence[int], steps: int | N
     where[total - steps : total] = True
     onset = np.zeros_like(where)
     onset[total - steps] = True
+    # A given note that ends inside of the chord keeps its length.
+    onset[1:] |= where[1:] & ~request.free[:-1] & (request.given.pitches[:-1] != pianoroll.REST)
     pitches = np.broadcast_to(np.array(chord, np.int16), where.shape)
     return _fixed(request, f"last_chord={names}", where, pitches, onset)
 
@@ -111,7 +113,8 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
     if steps is not None and not 1 <= steps <= most:
         raise errors.InputError(f"last_chord_steps={steps}: the piece and what is given at its end allow 1 to {most}")
     where = np.zeros(request.free.shape, bool)
-    where[total - (steps or usual) : total] = True
+    first = total - (steps or usual)
+    where[first:total] = True
     where &= request.free
     made = tasks.request_for(request.given, request.free & ~where, "last_chord=tonic is all of it")
     end = tuple(int(pitch) for pitch in held[-1])
@@ -123,6 +126,11 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
             draw = tasks.generator(seed + 2**40, int(number))
             root = _tonic(pitches[row], draw) if tonic is None else tonic
             chords = _closes(root, end)
+            if not len(chords) and tonic is None and request.vary is not None:
+                # In the key of what this chain has kept no close has these notes, so it is in another.
+                fitting = np.array([share * bool(len(_closes(n, end))) for n, share in enumerate(_CLOSE_TONICS)])
+                if fitting.any():
+                    chords = _closes(_drawn(fitting, draw), end)
             if not len(chords):
                 names = " ".join(parts.pitch_name(int(pitch)) for pitch in end if pitch != pianoroll.REST)
                 raise errors.InputError(
@@ -131,8 +139,11 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
                 )
             chord = chords[int(draw.random() * len(chords))]
             pitches[row] = np.where(where, chord, pitches[row])
-        # Nothing of it is struck: where the same note comes before, it is the longer for it.
+        # Where the same note is written before it is the longer for it; a given one keeps its length.
         onset, free = np.array(begun.onset) & ~where, np.array(begun.free) & ~where
+        if first:
+            same = (pitches[:, first] == pitches[:, first - 1]) & ~free[:, first - 1]
+            onset[:, first] = where[first] & same & ~tasks.held(request, begun)[..., first, :]
         return begun._replace(pitches=pitches.astype(np.int8), onset=onset, free=free)
 
     close(0, np.arange(1))  # complaints come before the work
@@ -143,8 +154,12 @@ def _tonic(pitches: Integer[np.ndarray, "t 4"], draw: np.random.Generator) -> in
     if (pitches != pianoroll.REST).any():
         sharps, mode = spelling.find_key(pitches)
         return (7 * sharps + (9 if mode == "minor" else 0)) % 12
-    shares = np.cumsum(_CLOSE_TONICS) / sum(_CLOSE_TONICS)
-    return int(np.searchsorted(shares, draw.random(), side="right"))
+    return _drawn(np.array(_CLOSE_TONICS), draw)
+
+
+def _drawn(weights: Int[np.ndarray, "12"], draw: np.random.Generator) -> int:
+    """A pitch class, as often as its weight has it."""
+    return int(np.searchsorted(np.cumsum(weights) / weights.sum(), draw.random(), side="right"))
 
 
 @functools.lru_cache(maxsize=256)
@@ -183,9 +198,14 @@ def _fixed(
             f"{name}: the {pianoroll.VOICES[voice]} holds {held} in bar {bar}, which stays; "
             "give the same there, or another request"
         )
-    where = where & free
+    whole, where = where, where & free
+    # What comes after these notes does not go on from them.
+    after = np.zeros_like(where)
+    after[1:] = where[:-1] & ~whole[1:]
     fixed = dataclasses.replace(
-        given, pitches=np.where(where, pitches, given.pitches), onset=np.where(where, onset, given.onset)
+        given,
+        pitches=np.where(where, pitches, given.pitches),
+        onset=np.where(where, onset, given.onset | (after & (given.pitches != pianoroll.REST))),
     )
     made = tasks.request_for(fixed, free & ~where, f"{name} fixes all of it")
     made = made._replace(in_turn=request.in_turn, ends=request.ends)
@@ -201,7 +221,7 @@ def _fixed(
         return chains._replace(
             went_on=held,
             pitches=np.where(where, pitches, chains.pitches).astype(np.int8),
-            onset=np.where(where, onset, chains.onset),
+            onset=np.where(where, onset, chains.onset | (after & ~chains.free & (chains.pitches != pianoroll.REST))),
             free=chains.free & ~where,
         )
 

@@ -90,8 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--samples", metavar="PATH", help="instead: the --out folder of a sampling run, or an npz of it")
     parser.add_argument("--data", metavar="FILE.npz", help="a set written by python -m coconet_jax.chorales --export")
+    parser.add_argument("--dataset", metavar="NAME", help="music21, jsb16th, ... (default: the one trained on)")
     parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
-    parser.set_defaults(score=None, voices=None, dataset=None, source=None, data_dir=None)
+    parser.set_defaults(score=None, voices=None, source=None, data_dir=None)
     return parser
 
 
@@ -101,8 +102,11 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise errors.InputError(f"--{empty[0]}= is empty; give a value, or leave it out")
     if not args.checkpoint:
         raise errors.InputError("--checkpoint is missing; give the --workdir of a run of coconet_jax.sequence")
-    if args.data and args.samples:
-        raise errors.InputError(f"--data={args.data} names chorales, --samples other music; leave one out")
+    for name in ("data", "dataset"):
+        if getattr(args, name) and args.samples:
+            raise errors.InputError(
+                f"--{name}={getattr(args, name)} names chorales, --samples other music; leave one out"
+            )
     devices.use_compile_cache()
     jax.config.update("jax_default_matmul_precision", "float32")  # else accelerators multiply in fewer bits
     loaded = checkpoint.load_kind(lstm.KIND, args.checkpoint, args.step)

@@ -98,8 +98,12 @@ def struck(request: Request, given: Given, pitches: Integer[np.ndarray, "n t 4"]
     changes = np.stack([pianoroll.onsets_where_pitch_changes(piece) for piece in pitches])
     after_given = follows_given(given.free)
     after_given[:, 1:] &= pitches[:, :-1] != pianoroll.REST
-    held = went_on(request.given.pitches, request.given.onset) if given.went_on is None else given.went_on
-    return changes | (given.onset & ~given.free) | (after_given & ~held)
+    return changes | (given.onset & ~given.free) | (after_given & ~held(request, given))
+
+
+def held(request: Request, given: Given) -> Bool[np.ndarray, "*n t 4"]:
+    """Where the note of the step before goes on in the score that is given."""
+    return went_on(request.given.pitches, request.given.onset) if given.went_on is None else given.went_on
 
 
 def follows_given(free: Bool[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t 4"]:

@@ -187,3 +187,69 @@ def test_mistakes_are_one_line(make, message):
     with pytest.raises(errors.InputError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        lambda piece: tasks.compose(16),
+        lambda piece: tasks.inpaint(piece, 0, 16),
+        lambda piece: tasks.inpaint(piece, 0, 8),
+        lambda piece: tasks.inpaint(piece, 2, 16),
+        lambda piece: tasks.revoice(piece, [0]),
+        lambda piece: blends.variations(piece, 0.5),
+        lambda piece: blends.hybrid([piece, piece], keep_share=0.5),
+        lambda piece: constraints.with_last_chord(tasks.inpaint(piece, 0, 16), [60] * 4, 6),
+        lambda piece: constraints.with_close(blends.variations(plain(67, 16), 0.5), tonic=7, steps=8),
+    ],
+)
+def test_notes_of_the_users_keep_their_lengths_between_their_like(task):
+    request = task(plain(60, 16))
+    close = request.given.pitches[0, 0] == 67
+    pitch = 67 if close else 60
+    notes = np.full((16, 4), -1)
+    notes[4:8, 0] = pitch
+    if close:  # is asked for last
+        request = constraints.with_notes(blends.variations(plain(pitch, 16), 0.5), score.from_pitches(notes))
+        request = constraints.with_close(request, tonic=7, steps=8)
+    else:
+        request = constraints.with_notes(request, score.from_pitches(notes))
+    begun = tasks.start(request, 0, np.arange(30))
+    made = np.where(begun.free, pitch, begun.pitches)
+    struck = tasks.struck(request, begun, made)[:, :, 0]
+    assert struck[:, 4].all() and not struck[:, 5:8].any()
+    after = made[:, 8, 0] == pitch
+    assert after.any() and struck[after, 8].all()
+
+
+def test_a_last_chord_begins_anew_where_a_note_of_the_users_ends():
+    notes = np.full((32, 4), -1)
+    notes[20:28, 0] = 67
+    request = constraints.with_notes(tasks.compose(32), score.from_pitches(notes))
+    request = constraints.with_last_chord(request, [67, 62, 59, 43])
+    begun = tasks.start(request, 0, np.arange(1))
+    made = np.where(begun.free, [65, 62, 59, 43], begun.pitches)
+    struck = tasks.struck(request, begun, made)[0]
+    assert np.flatnonzero(struck[:, 0]).tolist() == [0, 20, 28]
+    assert np.flatnonzero(struck[:, 1]).tolist() == [0, 24]  # the others are held
+
+
+def test_a_close_leaves_the_note_before_it_as_long_as_it_was_given():
+    pitches = np.full((32, 4), -1)
+    pitches[:24, 0] = 67
+    request = constraints.with_close(tasks.complete(score.from_pitches(pitches), steps=32), tonic=7)
+    begun = tasks.start(request, 0, np.arange(40))
+    struck = tasks.struck(request, begun, begun.pitches)
+    same = begun.pitches[:, 24, 0] == 67
+    assert same.any() and struck[:, 24, 0][same].all()
+
+
+def test_a_close_is_in_another_key_where_a_chains_own_has_no_such_notes():
+    end = np.full((32, 4), -1)
+    end[28:, 0] = 72
+    request = blends.hybrid([plain(60, 32), filled(32), plain(58, 32)], keep_share=0.3)
+    request = constraints.with_close(constraints.with_notes(request, score.from_pitches(end)))
+    begun = tasks.start(request, 0, np.arange(64))
+    last = begun.pitches[:, 31].astype(int)
+    assert (last[:, 0] == 72).all() and len(np.unique(last[:, 3] % 12)) > 1
+    assert all({int(p - row[3]) % 12 for p in row} == {0, 4, 7} for row in last)

@@ -4,7 +4,24 @@ import argparse
 
 import numpy as np
 
-from coconet_jax import arrays, config, pianoroll, score, subjects
+from coconet_jax import arrays, config, data, pianoroll, score, subjects
+
+
+def test_the_source_of_the_training_set_is_of_its_kind_alone(toy_pieces, monkeypatch):
+    asked = argparse.Namespace(score=None, samples=None, dataset="music21", source=None, data_dir=None, data=None)
+    asked.split = "valid"
+    found = []
+
+    def read(chosen):
+        found.append(chosen)
+        return toy_pieces
+
+    monkeypatch.setattr(data, "read", read)
+    trained = config.Data(dataset="folder", source="my_scores")
+    subjects.from_flags(asked, trained)
+    asked.dataset = None
+    subjects.from_flags(asked, trained)
+    assert [(chosen.dataset, chosen.source) for chosen in found] == [("music21", ""), ("folder", "my_scores")]
 
 
 def test_a_score_brings_its_pickup(tmp_path):
