@@ -134,6 +134,7 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 
 # Compiled with room for the metrics of so many steps, whatever train.steps_per_dispatch is: one program for all.
 MAX_STEPS_PER_DISPATCH = 100
+LEAST_TEMPERATURE: Final = 1e-4  # below, float32 runs out of numbers
 
 # What may differ when a run is resumed: none of these changes the maths of a step.
 RESUMABLE = frozenset(
@@ -210,7 +211,7 @@ class Sample:
         # Written so that nan fails too.
         for name in ("temperature", "finish_temperature"):
             value = getattr(self, name)
-            fits = value >= 1e-4 or (value == 0 and name == "finish_temperature")  # below, float32 runs out of numbers
+            fits = value >= LEAST_TEMPERATURE or (value == 0 and name == "finish_temperature")
             _require(fits, name, value, "use 0.0001 or more, such as 0.99 (the likeliest notes: greedy)")
         _require(1e-6 <= self.top_p <= 1, "top_p", self.top_p, "use a value from 0.000001 to 1")
         least, most = self.greedy

@@ -60,6 +60,7 @@ class Plan(NamedTuple):
         are thrown away, so that what comes out depends neither on the number of samples nor on that of devices.
       num_devices: of this process, at most; 0: all.
       knows_ends: whether the network has learned how pieces begin and end, so that the request's `ends` matter.
+      chains_each: consecutive chains that are answers of one sample, such as candidates, and equally careful.
     """
 
     variables: model.Variables
@@ -71,6 +72,7 @@ class Plan(NamedTuple):
     micro_batch: int = 32
     num_devices: int = 0
     knows_ends: bool = False
+    chains_each: int = 1
 
 
 def default_micro_batch(num_samples: int, steps: int, net: config_lib.Model) -> int:
@@ -256,7 +258,7 @@ def _run_batch(
     for number, free in enumerate(_passes(plan.request)):
         keys = _keys(plan.seed, ids, number, attempt)
         chains = jax.device_put(samplers.Chains(keys, pitches, begun.free & free, valid), by_row)
-        greedy = jax.device_put(drawing.spread_greedy(ids, *plan.settings.greedy), by_row)
+        greedy = jax.device_put(drawing.spread_greedy(ids // plan.chains_each, *plan.settings.greedy), by_row)
         ends, first = jax.device_put((np.array(begun.ends), np.array(begun.first)), by_row)
         state = _compiled_start(mesh)(chains)
         for phase in _phases(plan, free):

@@ -198,13 +198,17 @@ def _drawing_plan(plan: generate.Plan, windows: list[slice], most: int, passages
         micro_batch = min(rows, max(held // steps, _LEAST))
     settings = config_lib.Sample(
         num_steps=passages.calls - 1,
-        temperature=passages.coolness * plan.settings.temperature,
+        temperature=max(passages.coolness * plan.settings.temperature, config_lib.LEAST_TEMPERATURE),
         top_p=plan.settings.top_p,
         greedy=plan.settings.greedy,
     )
     prior = plan.prior and steering.Steering(plan.prior.bias[windows[0]], plan.prior.temperature[windows[0]])
     return plan._replace(
-        settings=settings, prior=prior, micro_batch=micro_batch, num_devices=generate.num_devices(on_all, micro_batch)
+        settings=settings,
+        prior=prior,
+        micro_batch=micro_batch,
+        num_devices=generate.num_devices(on_all, micro_batch),
+        chains_each=most * passages.candidates,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from coconet_jax import files, parts, pianoroll, score, storage
 
 DPI: Final = 100
+MAX_STRIPS: Final = 40  # of a trace: beyond, laying them out takes minutes
 # Okabe and Ito's palette, told apart by colour-blind readers; blue next to orange, as neighbours in the score.
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 _INK: Final = "#222222"
@@ -199,7 +200,7 @@ def write_trace(path: storage.Named, stages: Integer[np.ndarray, "r t i"], piece
 
     Args:
       path: the PNG.
-      stages: MIDI pitches after each stage, -1 where nothing is written yet.
+      stages: MIDI pitches after each stage, -1 where nothing is written yet. Of more than MAX_STRIPS so many are drawn.
       piece: for meter and title.
 
     Raises:
@@ -212,13 +213,13 @@ def write_trace(path: storage.Named, stages: Integer[np.ndarray, "r t i"], piece
     sounding = stages[stages != pianoroll.REST]
     low, high = (int(sounding.min()) - 1, int(sounding.max()) + 1) if sounding.size else (59, 73)
     steps = stages.shape[1]
-    size = (min(max(7.0, steps / 12), 40.0), 0.6 + 1.1 * len(stages))
+    drawn = np.unique(np.linspace(0, len(stages) - 1, min(len(stages), MAX_STRIPS)).round().astype(int))
+    size = (min(max(7.0, steps / 12), 40.0), 0.6 + 1.1 * len(drawn))
     figure = figures.Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     backend_agg.FigureCanvasAgg(figure)
     bar = _bar_length(piece)
-    for number, (axes, pitches) in enumerate(
-        zip(figure.subplots(len(stages), 1, squeeze=False)[:, 0], stages, strict=True)
-    ):
+    for number, axes in zip(drawn, figure.subplots(len(drawn), 1, squeeze=False)[:, 0], strict=True):
+        pitches = stages[number]
         picture = np.ones((high - low + 1, steps, 3))
         for voice in reversed(range(pitches.shape[1])):
             times = np.flatnonzero(pitches[:, voice] != pianoroll.REST)

@@ -218,7 +218,12 @@ def _sample(args: argparse.Namespace) -> None:
     chosen = settings.from_flags(args)
     outputs.programs(args.programs), outputs.velocities(args.velocities)  # before the work, not after it
     num_samples = args.alternatives or args.num_samples or 4
-    formats = outputs.formats(args.formats, num_samples)
+    in_parts = (args.num_shards or 1) > 1 or args.distributed != "off"
+    if in_parts and args.formats not in (None, "npz"):
+        raise errors.InputError(
+            f"--formats={args.formats}: parts of a run write arrays alone; give it with --export when all are done"
+        )
+    formats = () if in_parts else outputs.formats(args.formats, num_samples)
     if args.tempo is not None and not formats:
         raise errors.InputError(
             f"--tempo={args.tempo:g} is for scores, and arrays alone are written; give it later, with --export"
@@ -286,7 +291,7 @@ def _sample(args: argparse.Namespace) -> None:
         prior=steering,
         seed=args.seed,
         micro_batch=manifest["micro_batch"],
-    )
+    )._replace(chains_each=candidates)
     rows = plan.micro_batch * plan.num_devices
     # Of small chunks no more than one, which is what a kill costs, unless a batch over all devices fills several.
     at_once = rows * max(min(_AT_ONCE, manifest["chunk_size"] * candidates) // rows, 1)
@@ -344,8 +349,13 @@ def _sample(args: argparse.Namespace) -> None:
         print(f"note: {sum(quoting)} samples quote the training music, as all of their candidates did")
     if args.trace:
         outputs.write_trace(folder, trace[0], request.given)
-    if (args.num_shards or 1) > 1 or args.distributed != "off":
-        print(f"this part of {folder} is done")
+    if in_parts:
+        number, parts = samples.num_chunks(manifest), (args.num_shards or 1) * jax.process_count()
+        if number < parts:
+            print(
+                f"note: {number} chunks for {parts} parts, some of which have none; a smaller --chunk_size gives more"
+            )
+        print(f"this part of {folder} is done; when all are, --export=all writes scores")
         return
     if args.alternatives:
         again = generate.repeated(samples.load_samples(folder).pitches)

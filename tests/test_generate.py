@@ -18,6 +18,18 @@ def plan(config_, variables, request=None, **fields: Any) -> generate.Plan:
     return generate.Plan(variables, config_.model, request or tasks.compose(16), **fields)
 
 
+def test_candidates_of_one_sample_are_equally_careful(tiny_config, tiny_variables):
+    """The golden ratio gives sample 0 the least chance of the likeliest notes, here none, and all others some."""
+    spread = config.Sample(num_steps=3, greedy=(0.0, 1.0))
+    never = plan(tiny_config, tiny_variables, settings=dataclasses.replace(spread, greedy=(0.0, 0.0)))
+    own = plan(tiny_config, tiny_variables, settings=spread)
+    drawn, alone, together = (
+        generate.samples(one, np.arange(8)).pitches for one in (never, own, own._replace(chains_each=4))
+    )
+    np.testing.assert_array_equal(together[:4], drawn[:4])
+    assert (alone[1:4] != drawn[1:4]).any() and (together[4:] != drawn[4:]).any()
+
+
 @pytest.fixture
 def chorale() -> score.Score:
     pitches = np.repeat([[67, 62, 59, 43], [69, 64, 60, 45], [71, 62, 55, 50], [72, 64, 55, 48]], 4, axis=0)

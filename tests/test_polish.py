@@ -250,6 +250,24 @@ def test_answers_to_one_request_stay_different(make_plan):
     np.testing.assert_array_equal(made[:, ~plan.request.free], raw[:, ~plan.request.free])
 
 
+def test_passages_are_as_careful_as_their_chain_and_no_temperature_is_too_low(make_plan, monkeypatch):
+    drawing = []
+    samples_of = generate.samples
+
+    def spy(plan, chains, **more):
+        drawing.append((plan, chains))
+        return samples_of(plan, chains, **more)
+
+    plan = make_plan(tasks.compose(16))
+    plan = plan._replace(settings=dataclasses.replace(plan.settings, greedy=(0.0, 1.0), temperature=1e-4))
+    pitches = generate.samples(plan, np.arange(3)).pitches
+    monkeypatch.setattr(generate, "samples", spy)
+    polish.polish(lambda found: (np.full(len(found), -9.0), np.zeros(len(found), bool)), plan, pitches, np.arange(3), 1)
+    assert drawing and all(inner.settings.greedy == (0.0, 1.0) for inner, _ in drawing)
+    assert all(set((chains // inner.chains_each).tolist()) <= {0, 1, 2} for inner, chains in drawing)
+    assert {int(n) for inner, chains in drawing for n in chains // inner.chains_each} == {0, 1, 2}
+
+
 def test_wishes_are_heeded_where_passages_lie(make_plan):
     steps = 72
     wish = steering.neutral(steps)

@@ -101,3 +101,13 @@ def test_a_score_without_notes_has_a_picture_of_its_surprise_too(tmp_path):
     silent = score.from_pitches(np.full((5, 4), -1, np.int16), meter=(3, 8))
     render.write_surprise(tmp_path / "a.png", silent, [])
     assert image.imread(tmp_path / "a.png").shape[1] > 100
+
+
+def test_of_many_stages_some_are_drawn(tmp_path):
+    piece = score.from_pitches(np.full((8, 4), 60))
+    stages = np.full((2 * render.MAX_STRIPS, 8, 4), 60)
+    heights = []
+    for count in (render.MAX_STRIPS, 2 * render.MAX_STRIPS):
+        render.write_trace(tmp_path / f"{count}.png", stages[:count], piece)
+        heights.append(image.imread(tmp_path / f"{count}.png").shape[0])
+    assert heights[0] == heights[1]

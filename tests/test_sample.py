@@ -261,7 +261,7 @@ def test_pieces_begin_and_end_where_the_network_knows_how(run, tiny_config, tiny
 @pytest.mark.slow
 def test_neither_devices_nor_processes_show_in_the_files(run, tmp_path):
     """Eight devices of this process, one of another, and two processes that do the run together."""
-    words = [f"--checkpoint={run}", "--num_samples=20", "--bars=1", "--num_steps=2", "--formats=midi"]
+    words = [f"--checkpoint={run}", "--num_samples=20", "--bars=1", "--num_steps=2", "--formats=npz"]
     words += ["--chunk_size=4", "--micro_batch=2", "--polish=1"]
     sample.main([*words, f"--out={tmp_path}/alone"])
     done = conftest.run_command("coconet_jax.sample", *words, f"--out={tmp_path}/one", JAX_NUM_CPU_DEVICES="1")
@@ -278,12 +278,14 @@ def test_neither_devices_nor_processes_show_in_the_files(run, tmp_path):
     for process in processes:
         assert process.stdout is not None
         process.stdout.close()
+    names = ("alone", "one", "together")
+    for name in names:
+        sample.main(["--export=all", "--formats=midi", f"--out={tmp_path}/{name}"])
     contents = [
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.suffix in (".npz", ".mid")}
-        for name in ("alone", "one", "together")
+        for name in names
     ]
-    assert contents[1] == contents[0] and len(contents[0]) == 5 + 20
-    assert contents[2] == {name: data for name, data in contents[0].items() if name.endswith(".npz")}
+    assert contents[2] == contents[1] == contents[0] and len(contents[0]) == 5 + 20
 
 
 def test_micro_batches_give_the_same_bytes(run, tmp_path, capsys):
@@ -428,6 +430,11 @@ def bad_files(tmp_path) -> pathlib.Path:
         (["--checkpoint=RUN", "--greedy=1,0"], "greedy=(1.0, 0.0)"),
         (["--checkpoint=RUN", "--greedy=x"], "--greedy=x"),
         (["--checkpoint=RUN", "--shard_index=0"], "go together"),
+        (
+            ["--checkpoint=RUN", "--shard_index=0", "--num_shards=2", "--formats=midi"],
+            "parts of a run write arrays alone",
+        ),
+        (["--checkpoint=RUN", "--shard_index=0", "--num_shards=2", "--tempo=90"], "--tempo=90 is for scores"),
         (["--checkpoint=RUN", "--distributed=pod"], "--distributed=pod: use off, auto or host:port,P,K"),
         (["--checkpoint=RUN", "--shard_index=2", "--num_shards=2"], "shard_index=2"),
         (["--checkpoint=RUN", "--shard_index=0", "--num_shards=2", "--overwrite"], "--overwrite would delete"),
