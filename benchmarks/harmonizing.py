@@ -4,10 +4,11 @@
 
 The first `--steps` of every piece that is long enough are harmonised once, all in one batch. Prints a Markdown table:
 parallels per 100 beats with 95 % Poisson intervals; means over pieces with standard errors of the share of triads, of
-the alto, tenor and bass notes that are Bach's, and of F1 between the beats where the harmony changes and those where
-Bach's does (the same pitch classes as on the beat before, or not). "Voices of another piece" puts each soprano over the
-lower voices of the next: what agreement comes from the style alone. --calls=96,maskgit:32 compares samplers; with
---polish=1,2 each set is shown polished too, with --measures every theory measure of each set follows beside Bach's.
+the time in which alto, tenor and bass sing Bach's notes, and of F1 between the beats where the harmony changes and
+those where Bach's does (the same pitch classes as on the beat before, or not). "Voices of another piece" puts each
+soprano over the lower voices of the next: what agreement comes from the style alone. --calls=96,maskgit:32 compares
+samplers; with --polish=1,2 each set is shown polished too, with --measures every theory measure of each set follows
+beside Bach's.
 """
 
 import argparse

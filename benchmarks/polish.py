@@ -44,7 +44,7 @@ def describe(name: str, calls: str, seconds: str, pitches: np.ndarray, known: di
     row["log p(Bach)"] = "{:.2f} ± {:.2f}".format(
         *rates.average(composers.log_probs(known["classifier"], pitches)[:, 0].astype(float))
     )
-    copied = copies.longest_run(pitches, known["training"]) >= ranking.COPIED_STEPS
+    copied = copies.longest_run(pitches, known["training"]) >= 4 * ranking.COPIED_BEATS
     row["Copied"] = f"{100 * copied.mean():.1f} %"
     return row
 
@@ -133,7 +133,7 @@ def main() -> None:
         training = sets.cut_windows(piece_set.splits["train"], STEPS)
         half, other = sets.halve(np.random.default_rng(0), real)
         known = {
-            "real": real,
+            "real": half,
             "features": distances.fit_theory(training.pitches),
             "number": min(args.num_samples, len(half.pitches), len(other.pitches)),
             "critic": critic.load(args.critic),
@@ -141,7 +141,7 @@ def main() -> None:
             "model": loaded,
             "training": piece_set.splits["train"],
         }
-        row = describe(f"Bach, {args.split}, half against half", "-", "-", other.pitches, known | {"real": half})
+        row = describe(f"Bach, {args.split}, half against half", "-", "-", other.pitches, known)
         print("| " + " | ".join(row) + " |\n|" + " --- |" * len(row))
         print("| " + " | ".join(row.values()) + " |", flush=True)
         folder, ids = pathlib.Path(str(files.make_folder(args.out))), np.arange(args.num_samples)

@@ -190,8 +190,10 @@ def _split(start: Fraction, stop: Fraction, bar: Fraction, beat: Fraction, rest:
         size, inside = stop - start, (start - bar) % beat
         to_beat = beat - inside
         crosses = size > to_beat
-        # A dotted beat is not hidden; a plain beat may be, by a note that is itself plain (eighth, quarter, eighth).
-        hides = rest or beat.numerator % 3 == 0 or (inside * 2) % beat != 0 or (size * 2) % beat != 0
+        # A dotted beat is not hidden; a plain beat may be, by a note that is itself plain (eighth, quarter, eighth) and
+        # reaches no further than to the next.
+        off = rest or beat.numerator % 3 == 0 or (inside * 2) % beat != 0 or (size * 2) % beat != 0
+        hides = off or (inside != 0 and size > beat * 3 / 2)
         if crosses and inside and (hides or not _notatable(size)):
             size = to_beat
         elif crosses and not inside and not (_notatable(size) and (size % beat == 0 or not hides)):
@@ -216,7 +218,7 @@ def _type(size: Fraction) -> tuple[str, int]:
 
 def _bar(voices: Sequence[list[_Symbol]], meter: tuple[int, int], key: tuple[int, str], divisions: int) -> str:
     """The notes of one staff in one bar, voice after voice."""
-    spelled = {s.pitch: spelling.spell(s.pitch, *key) for bar in voices for s in bar if s.pitch >= 0}
+    spelled = {s.pitch: spelling.spell(s.pitch, key[0]) for bar in voices for s in bar if s.pitch >= 0}
     shown = _accidentals(voices, spelled, key[0])
     text = []
     for number, symbols in enumerate(voices):
@@ -261,11 +263,13 @@ def _accidentals(voices: Sequence[list[_Symbol]], spelled: dict, sharps: int) ->
     """
     notes = [(s.begin, voice, at, s) for voice, bar in enumerate(voices) for at, s in enumerate(bar) if s.pitch >= 0]
     standing: dict[tuple[str, int], int] = {}
+    carried: dict[int, bool] = {}  # by voice: whether its note is still the one tied over the bar line
     shown = {}
     for _, voice, at, symbol in sorted(notes):
+        carried[voice] = symbol.tied_from and (at == 0 or carried.get(voice, False))
         letter, alter, octave = spelled[symbol.pitch]
         before = standing.get((letter, octave), spelling.key_alteration(letter, sharps))
-        if alter == before or (symbol.tied_from and at == 0):
+        if alter == before or carried[voice]:
             continue
         shown[voice, at] = _ACCIDENTALS[alter]
         standing[letter, octave] = alter

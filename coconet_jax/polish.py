@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int16, Integer
 import numpy as np
 
 from coconet_jax import config as config_lib
-from coconet_jax import devices, generate, model, offline, pianoroll, samples, score, steering, tasks, weights
+from coconet_jax import devices, errors, generate, model, offline, pianoroll, samples, score, steering, tasks, weights
 from coconet_jax.judge import critic as critic_lib
 from coconet_jax.judge import selection
 
@@ -154,7 +154,16 @@ def complete(
     sweeps: int = USUAL,
     seed: int = 0,
 ) -> samples.Samples:
-    """Like `generate.complete`, and polished with the packaged critic."""
+    """Like `generate.complete`, and polished with the packaged critic.
+
+    Raises:
+      InputError: the model writes on another grid than sixteenths, which the critic knows.
+    """
+    if loaded.config.data.steps_per_quarter != 4:
+        raise errors.InputError(
+            f"this model writes {loaded.config.data.steps_per_quarter} steps a quarter, and the critic knows 4; use "
+            "generate.complete"
+        )
     ids = np.arange(num_samples)
     plan = generate.plan(loaded, request, num_samples, settings, seed=seed)
     pitches = polish(judge_with(critic_lib.load()), plan, generate.samples(plan, ids).pitches, ids, sweeps)

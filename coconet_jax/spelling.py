@@ -31,12 +31,13 @@ def find_key(pitches: Integer[np.ndarray, "t i"]) -> tuple[int, str]:
     return (sharps if sharps <= 6 else sharps - 12), mode
 
 
-def spell(pitch: int, sharps: int, mode: str) -> tuple[str, int, int]:
+def spell(pitch: int, sharps: int) -> tuple[str, int, int]:
     """Letter, alteration in semitones and octave of a MIDI pitch, as near to the key as the line of fifths allows.
 
-    In C major from Eb to G#, in A minor from Bb to D#: a minor key raises its sixth and seventh degree.
+    In C major and A minor from Bb to D#: a minor key raises its sixth and seventh degree, and in major Bach has the
+    raised second degree, the third of the dominant of the third, a little more often than the lowered third.
     """
-    lowest = sharps - (2 if mode == "minor" else 3)
+    lowest = sharps - 2
     fifths = lowest + (pitch * 7 - lowest) % 12  # C is 0, G is 1, F is -1
     alter = (fifths + 1) // 7
     return LETTERS[(fifths + 1) % 7], alter, (pitch - alter) // 12 - 1

@@ -152,7 +152,7 @@ def test_key_and_spelling(tmp_path):
     parsed = _open(tmp_path / "flat.musicxml")
     assert parsed.recurse().getElementsByClass("KeySignature")[0].sharps == -3
     names = [note.name for note in parsed.recurse().notes]
-    assert names == ["E-", "F", "G", "A-", "B-", "C", "D", "E-", "B-", "G-", "G", "E-"]
+    assert names == ["E-", "F", "G", "A-", "B-", "C", "D", "E-", "B-", "F#", "G", "E-"]
     d_minor = [62, 64, 65, 67, 69, 70, 69, 73, 74, 68, 69, 65, 62]
     notation.write_musicxml(tmp_path / "minor.musicxml", _melody(np.repeat(d_minor, 4)))
     parsed = _open(tmp_path / "minor.musicxml")
@@ -188,6 +188,23 @@ def test_accidentals_stand_where_the_bar_has_none_yet(tmp_path):
     signs = [note.findtext("accidental", "") for note in notes]
     assert signs == [""] * 8 + ["sharp", "natural", "", "sharp", "", "sharp", "", ""]
     assert [tie.get("type") for note in notes[11:13] for tie in note.iter("tie")] == ["start", "stop"]
+
+
+def test_no_part_of_a_note_tied_over_the_bar_line_shows_an_accidental(tmp_path):
+    pitches = np.repeat([60, 66, 67], [12, 9, 11])
+    notes = _written(tmp_path, _melody(pitches))
+    signs = [(note.findtext("pitch/step"), note.findtext("accidental", "")) for note in notes]
+    assert signs[1:4] == [("F", "sharp"), ("F", ""), ("F", "")]  # a quarter, and tied on a quarter and a sixteenth
+
+
+def test_a_long_note_off_the_beat_shows_the_beats(tmp_path):
+    for sixteenths, types in (
+        ([2, 4, 2, 8], ["eighth", "quarter", "eighth", "half"]),
+        ([2, 12, 2], ["eighth", "eighth", "half", "eighth", "eighth"]),
+        ([2, 8, 6], ["eighth", "eighth", "quarter", "quarter"]),
+    ):
+        notes = _written(tmp_path, _melody(np.repeat([60, 62, 64, 65][: len(sixteenths)], sixteenths)))
+        assert [note.findtext("type") for note in notes][: len(types)] == types
 
 
 def test_same_score_gives_same_bytes_without_date(tmp_path):

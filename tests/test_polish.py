@@ -10,6 +10,7 @@ import pytest
 from coconet_jax import (
     checkpoint,
     config,
+    errors,
     generate,
     outputs,
     pianoroll,
@@ -286,6 +287,9 @@ def test_by_default_the_packaged_critic_chooses(tiny_config, tiny_variables):
     raw, made = (polish.complete(loaded, tasks.compose(16), 2, settings, sweeps=sweeps) for sweeps in (0, 1))
     judge = polish.judge_with(critic.load())
     assert (judge(made.pitches)[0] > judge(raw.pitches)[0]).all()
+    eighths = dataclasses.replace(tiny_config, data=dataclasses.replace(tiny_config.data, steps_per_quarter=2))
+    with pytest.raises(errors.InputError, match="this model writes 2 steps a quarter, and the critic knows 4"):
+        polish.complete(loaded._replace(config=eighths), tasks.compose(16), 2, settings)
 
 
 @pytest.fixture(scope="module")

@@ -142,6 +142,25 @@ def test_windows_of_one_piece_are_no_news_about_parallels(world):
     assert rate > 0 and error > 1.5 * independent
 
 
+def test_a_set_cut_from_the_reference_shares_no_piece_with_what_it_is_measured_against(world):
+    training, real, _ = world
+    asked = ranking.rank(real, {"again": real}, judges_of(training), of_reference=["again"])
+    values = {one.name: one.values for one in asked}
+    # Then it is real music's other half, and no nearer.
+    assert values["again"]["kid"] == values[ranking.REAL]["kid"] and asked[0].place == asked[1].place == 1
+    told = {one.name: one.values for one in ranking.rank(real, {"again": real}, judges_of(training))}
+    assert told["again"]["kid"].mean < values["again"]["kid"].mean
+
+
+def test_training_pieces_are_no_copies_of_themselves(world):
+    training, real, _ = world
+    windows = sets.cut_windows(training, 32, 16)
+    rows = ranking.rank(real, {"train": windows}, judges_of(training), of_training=["train"])
+    copied = {one.name: one.values["copied"].mean for one in rows}["train"]
+    plain = ranking.rank(real, {"train": windows}, judges_of(training))
+    assert copied < 0.1 and {one.name: one.values["copied"].mean for one in plain}["train"] == 1.0
+
+
 def test_copies_of_the_training_music_are_told(world):
     training, real, _ = world
     copied = sets.from_samples(np.stack([piece[:32] for piece in training.pitches] * 4) + 1)  # in another key
@@ -156,3 +175,6 @@ def test_nothing_to_rank_is_said(world):
         ranking.rank(real, {}, judges_of(training))
     with pytest.raises(errors.InputError, match="windows of 32 and of 16 steps have no distance"):
         ranking.rank(real, {"short": sets.from_samples(real.pitches[:, :16])}, judges_of(training))
+    for count in (1, 6):
+        with pytest.raises(errors.InputError, match=f"{count} windows? have no 5 neighbours each; give more"):
+            ranking.rank(real, {"few": sets.from_samples(real.pitches[:count])}, judges_of(training))

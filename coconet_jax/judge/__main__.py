@@ -25,7 +25,6 @@ _EXAMPLES: Final = """examples:
     python -m coconet_jax.judge score chorale.mid
   a quarter of a large run, those that may be real music the more often the surer the critic is:
     python -m coconet_jax.judge keep study --share=0.25 --out=kept"""
-_BAR_STEPS: Final = 16
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,16 +112,27 @@ def _split_name(text: str) -> tuple[str, str]:
     return name, source
 
 
+def _split_of(source: str) -> str:
+    """The split that a SOURCE is cut from; "": it is a run."""
+    split = source.partition(":")[0]
+    return split if split in pieces.SPLITS and not storage.place(source).exists() else ""
+
+
 def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) -> tuple[sets.Windows, str]:
     """The windows of a SOURCE, and the sha256 of the weights that made them ("" where it is not known)."""
-    split, _, damage = source.partition(":")
-    if split in pieces.SPLITS and not storage.place(source).exists():
+    damage = source.partition(":")[2]
+    if split := _split_of(source):
         if damage and damage not in sets.DAMAGES:
             raise errors.InputError(f"{source}: {damage} is no damage; use one of {', '.join(sets.DAMAGES)}")
-        windows = sets.cut_windows(piece_set.splits[split], steps, _BAR_STEPS)
+        bar = 4 * piece_set.steps_per_quarter
+        windows = sets.cut_windows(piece_set.splits[split], steps, bar)
         if not damage:
             return windows, ""
-        damaged = sets.DAMAGES[damage](np.random.default_rng(seed), windows.pitches)
+        rng = np.random.default_rng(seed)
+        if damage == "bars shuffled":
+            damaged = sets.shuffle_bars(rng, windows.pitches, bar)
+        else:
+            damaged = sets.DAMAGES[damage](rng, windows.pitches)
         if np.array_equal(damaged, windows.pitches):
             raise errors.InputError(f"{source}: --steps={steps} leaves nothing to damage; use longer windows")
         return windows._replace(pitches=damaged), ""
@@ -158,7 +168,7 @@ def _rank(args: argparse.Namespace) -> None:
     for name, source in wanted.items():
         contestants[name], sha256 = _read_set(source, piece_set, args.steps, args.seed)
         known[name] = evaluated.get(sha256, {})
-    reference = sets.cut_windows(piece_set.splits[args.reference], args.steps, _BAR_STEPS)
+    reference = sets.cut_windows(piece_set.splits[args.reference], args.steps, 4 * grid)
     training = sets.cut_windows(piece_set.splits["train"], args.steps)
     judge, classifier = critic.load(args.critic), composers.load(args.classifier)
     judges = ranking.Judges(
@@ -173,6 +183,7 @@ def _rank(args: argparse.Namespace) -> None:
         )
     else:
         notes = [*notes, f"the critic and the classifier know sixteenths, and judge nothing on {grid} steps a quarter"]
+    cut_from = {name: _split_of(source) for name, source in wanted.items()} | {ranking.REAL: args.reference}
     with counter.counting("judging", "sets", len(contestants) + 1) as advance:
         rows = ranking.rank(
             reference,
@@ -181,6 +192,8 @@ def _rank(args: argparse.Namespace) -> None:
             steps_per_quarter=grid,
             known=known,
             seed=args.seed,
+            of_reference=[name for name in wanted if cut_from[name] == args.reference],
+            of_training=[name for name, split in cut_from.items() if split == "train"],
             advance=advance,
         )
     table = ranking.to_markdown(rows)
@@ -262,7 +275,8 @@ def _score(args: argparse.Namespace) -> None:
     doubtful = critique.doubtful_bars(piece, steps)
     for bar, mean in doubtful:
         print(f"  bar {bar}: {mean:+.2f}")
-    folder, stem = files.make_folder(args.out), pathlib.Path(args.file).stem
+    file, _, number = args.file.partition("#")  # of one of many in an npz
+    folder, stem = files.make_folder(args.out), pathlib.Path(file).stem + f"_{number}" * bool(number)
     report = critique.to_json(piece, findings, faults) | {
         "critic": {"log_odds": float(verdict.logit[0]), "sd": float(verdict.sd[0]), "steps": steps.tolist()}
     }

@@ -88,8 +88,9 @@ def _measure_real(real: pieces.Pieces, num_steps: int, grid: int) -> dict[str, F
 def find_faults(pitches: Integer[np.ndarray, "t 4"]) -> list[Fault]:
     """Places where voices break a rule of part-writing, in order; a fault that lasts is named where it begins."""
     found = [*_parallels(pitches), *_directs(pitches), *_crossings(pitches), *_wide(pitches), *_outside(pitches)]
-    leaps = harmony.count_dissonances_by_leap(pitches[None])[0]
-    found += [Fault(step, (), "a dissonance reached by leap") for step in np.flatnonzero(leaps).tolist()]
+    leaps = harmony.mark_dissonances_by_leap(pitches[None])[0]
+    for step in np.flatnonzero(leaps.any(axis=1)).tolist():
+        found.append(Fault(step, tuple(np.flatnonzero(leaps[step]).tolist()), "a dissonance reached by leap"))
     return sorted(found)
 
 
@@ -129,7 +130,7 @@ def _crossings(pitches: Integer[np.ndarray, "t 4"]) -> Iterator[Fault]:
 def _wide(pitches: Integer[np.ndarray, "t 4"]) -> Iterator[Fault]:
     for upper in (0, 1):
         pair = pitches[:, upper : upper + 2]
-        wide = (pair != pianoroll.REST).all(axis=1) & (pair[:, 0] - pair[:, 1] > 12)
+        wide = (pair != pianoroll.REST).all(axis=1) & (np.abs(pair[:, 0] - pair[:, 1]) > 12)
         for step in _begins(wide):
             yield Fault(step, (upper, upper + 1), "more than an octave apart")
 

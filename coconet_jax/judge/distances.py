@@ -194,6 +194,8 @@ def between(
             f"windows of {lengths[0]} and of {lengths[1]} steps have no distance; cut both to {min(lengths)}"
         )
     number = min(len(real.pitches), len(sample.pitches)) if number is None else number
+    if number < NEIGHBOURS_DENSITY + 2:  # one is left out in turn, at least
+        raise errors.InputError(f"{number} windows have no {NEIGHBOURS_DENSITY} neighbours each; give more")
     rng = np.random.default_rng(seed)
     real, sample = sets.subsample(rng, real, number), sets.subsample(rng, sample, number)
     both = pair(features(real.pitches), features(sample.pitches))

@@ -93,16 +93,20 @@ def _mark_clashes(pitches: Integer[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n 
     return clash
 
 
-def count_dissonances_by_leap(pitches: Integer[np.ndarray, "n t 4"]) -> Integer[np.ndarray, "n t"]:
-    """Voices that leap into a dissonance at this step.
+def mark_dissonances_by_leap(pitches: Integer[np.ndarray, "n t 4"]) -> Bool[np.ndarray, "n t 4"]:
+    """True for a voice that leaps into a dissonance at this step.
 
     Such a voice moves into the step by more than 2 semitones and is there a second, seventh or ninth away from another
     voice, in a chord that is no triad and no seventh (`mark_triads_or_sevenths`; the seventh of a chord may be reached
     by leap).
     """
     leaps = np.abs(beats.moves(pitches.astype(np.int16))) > melody.STEP
-    found = (leaps & _mark_clashes(pitches)).sum(-1).astype(np.int16)
-    return np.where(mark_triads_or_sevenths(pitches), 0, found)
+    return leaps & _mark_clashes(pitches) & ~mark_triads_or_sevenths(pitches)[..., None]
+
+
+def count_dissonances_by_leap(pitches: Integer[np.ndarray, "n t 4"]) -> Integer[np.ndarray, "n t"]:
+    """Voices that leap into a dissonance at this step (see `mark_dissonances_by_leap`)."""
+    return mark_dissonances_by_leap(pitches).sum(-1).astype(np.int16)
 
 
 def _mark_held_dissonances(scores: beats.Scores) -> Bool[np.ndarray, "n t 4"]:

@@ -4,7 +4,7 @@ Real music, the reference, is cut into windows and halved by pieces: one half is
 other is measured like a generator, so that every column has the value that real music itself reaches.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import math
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +15,7 @@ from coconet_jax import errors, pieces
 from coconet_jax.judge import composers, copies, distances, rates, sets, voice_leading
 
 REAL: Final = "real music"  # the name of the reference's other half
-COPIED_STEPS: Final = 32  # of training music, note for note in any transposition: two bars of 4/4
+COPIED_BEATS: Final = 8  # of training music, note for note in any transposition: two bars of 4/4
 _TIE: Final = 2.0  # standard errors
 
 Pitches = Integer[np.ndarray, "n t 4"]
@@ -94,7 +94,7 @@ CRITERIA: Final[dict[str, Criterion]] = {
         _shortfall,
     ),
     "copied": Criterion(
-        "Copied", f"share of windows with {COPIED_STEPS} steps or more of training music; real music's share", _excess
+        "Copied", f"share of windows with {COPIED_BEATS} beats or more of training music; real music's share", _excess
     ),
 }
 # Told, and left out of the order: a likelihood is not of the samples, and the Inception score misleads here.
@@ -140,7 +140,13 @@ def _jackknifed(
 
 
 def measure(
-    reference: sets.Windows, made: sets.Windows, judges: Judges, number: int, steps_per_quarter: int, seed: int = 0
+    reference: sets.Windows,
+    made: sets.Windows,
+    judges: Judges,
+    number: int,
+    steps_per_quarter: int,
+    seed: int = 0,
+    of_training: bool = False,
 ) -> dict[str, rates.Measure]:
     """All measures of a set but those that come from elsewhere.
 
@@ -151,6 +157,7 @@ def measure(
       number: windows drawn from both sides; the same for all sets that are compared.
       steps_per_quarter: the grid.
       seed: of the drawing.
+      of_training: the set is cut from the training pieces, whose numbers are its groups: each is no copy of itself.
     """
     found = distances.between(reference, made, judges.features, number, seed)
     values = {name: found[name] for name in ("kid", "coverage", "density")}
@@ -177,7 +184,8 @@ def measure(
         log_probs = judges.log_probs(made.pitches)
         values["log_p_bach"] = _jackknifed(lambda kept: float(log_probs[kept, 0].mean()), made.groups)
         values["inception"] = _jackknifed(lambda kept: composers.inception_score(log_probs[kept]), made.groups)
-    copied = copies.longest_run(made.pitches, judges.training) >= COPIED_STEPS
+    own = made.groups if of_training else None
+    copied = copies.longest_run(made.pitches, judges.training, own=own) >= COPIED_BEATS * steps_per_quarter
     values["copied"] = _jackknifed(lambda kept: float(copied[kept].mean()), made.groups)
     return values
 
@@ -190,6 +198,8 @@ def rank(
     steps_per_quarter: int = 4,
     known: Mapping[str, Mapping[str, rates.Measure]] | None = None,
     seed: int = 0,
+    of_reference: Collection[str] = (),
+    of_training: Collection[str] = (),
     advance: Callable[[int], object] = lambda more: None,
 ) -> list[Row]:
     """The scoreboard, best first; real music's other half is in it as REAL.
@@ -201,6 +211,9 @@ def rank(
       steps_per_quarter: the grid.
       known: for a contestant what was measured elsewhere, such as its "chain_rule".
       seed: of halving and drawing.
+      of_reference: contestants cut from the reference's own pieces, with its groups: those of the half that all are
+        measured against are left out of them.
+      of_training: sets cut from the training pieces, with their numbers as groups; REAL if the reference is.
       advance: told of every set that is done.
 
     Raises:
@@ -210,10 +223,13 @@ def rank(
         raise errors.InputError("nothing to rank; give one or more sets, such as mine=DIR")
     half, other = sets.halve(np.random.default_rng(seed), reference)
     everyone = {REAL: other, **contestants}
+    for name in of_reference:
+        new = ~np.isin(everyone[name].groups, half.groups)
+        everyone[name] = sets.Windows(everyone[name].pitches[new], everyone[name].groups[new])
     number = min(len(windows.pitches) for windows in (half, *everyone.values()))
     rows = []
     for name, windows in everyone.items():
-        values = measure(half, windows, judges, number, steps_per_quarter, seed)
+        values = measure(half, windows, judges, number, steps_per_quarter, seed, name in of_training)
         rows.append(Row(name, number, dict((known or {}).get(name, {})) | values))
         advance(1)
     return order(rows)
