@@ -100,9 +100,9 @@ def colouring_inputs(config: config_lib.Sample, voices: int, first_number: int) 
 def upsampling_inputs(config: config_lib.Sample, steps: int, first: int = 0) -> Inputs:
     """Coarse to fine: every fourth step, then every other, then all (of sixteenths: quarters first), each annealed.
 
-    At each finer level the gaps first repeat the note before them (zero-order hold) and are then redrawn; what was
-    drawn on the coarser grid stays. On all levels together `steps` + 1 calls; steps are counted from `first`, such as
-    that of the first bar line.
+    At each finer level the gaps first repeat the note before them (zero-order hold) and are then redrawn, those that
+    the first block leaves out with the second; what was drawn on the coarser grid stays. On all levels together
+    `steps` + 1 calls, at least three; steps are counted from `first`, such as that of the first bar line.
     """
     parts: list[Inputs] = []
     shares = np.diff(np.linspace(0, steps, len(UPSAMPLING_FACTORS) + 1).round().astype(int))
@@ -111,8 +111,8 @@ def upsampling_inputs(config: config_lib.Sample, steps: int, first: int = 0) -> 
         probs = anneal_block_prob(config, share)
         probs = np.concatenate([[0.0], probs]) if coarsest else probs
         number = sum(len(part.number) for part in parts)
-        # Even if the share of a level is nothing, its cells must be drawn once.
-        probs = probs if len(probs) else np.ones(1)
+        # However small the share of a level, its cells must be drawn once.
+        probs = probs if len(probs) > 1 else np.ones(1)
         repeat = (np.arange(len(probs)) == 0) & (not coarsest)
         parts.append(_inputs(number, config.temperature, probs, factor=factor, first=first, repeat=repeat))
     return Inputs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

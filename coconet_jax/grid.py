@@ -12,6 +12,7 @@ import numpy as np
 from coconet_jax import errors, parts, pianoroll, score
 
 MAX_STEPS: Final = 20_000
+_TICK: Final = Fraction(1, 16)  # of a step: many let go a tick before what is written, rests included
 
 
 class _Report(NamedTuple):
@@ -125,7 +126,7 @@ def _is_legato(before: parts.Note, note: parts.Note, steps_per_quarter: int) -> 
     """Players and notation programs let notes of a line overlap a little; that is no chord."""
     overlap = min(before.end, note.end) - note.start
     shorter = min(before.end - before.start, note.end - note.start)
-    return 2 * overlap < shorter and 2 * overlap * steps_per_quarter < 1
+    return 2 * overlap < shorter and overlap * steps_per_quarter < 1
 
 
 def _fill(
@@ -151,7 +152,7 @@ def _fill(
         last = nearest(note.end * steps_per_quarter)
         if at + 1 < len(kept) and _early(note, kept[at + 1][1], steps_per_quarter):
             last = kept[at + 1][0]
-        if first != note.start * steps_per_quarter or last != note.end * steps_per_quarter:
+        if first != note.start * steps_per_quarter or abs(last - note.end * steps_per_quarter) > _TICK:
             moved.append(note)
         last = max(last, first + 1)
         pitches[first:last] = note.pitch
@@ -163,8 +164,9 @@ def _fill(
 def _early(note: parts.Note, following: parts.Note, steps_per_quarter: int) -> bool:
     """Whether a note was let go off the grid, right before the next of its voice: players and programs do so."""
     end, begin = note.end * steps_per_quarter, following.start * steps_per_quarter
-    off_grid = abs(end - nearest(end)) > Fraction(1, 16)  # many let go a tick before what is written, rests included
-    return off_grid and 0 < begin - end < 1 and 4 * (begin - end) <= end - note.start * steps_per_quarter
+    length, gap = end - note.start * steps_per_quarter, begin - end
+    small = (gap < 1 and 4 * gap <= length) or (gap < 2 and 16 * gap <= length)
+    return abs(end - nearest(end)) > _TICK and gap > 0 and small
 
 
 def _remarks(found: parts.Parts, reports: Sequence[_Report], steps_per_quarter: int) -> Iterator[str]:

@@ -36,7 +36,8 @@ class Measure:
     heads: list[Head] = dataclasses.field(default_factory=list)
     tempos: list[tuple[Fraction, float]] = dataclasses.field(default_factory=list)  # when, quarters a minute
     left_out: list[Fraction] = dataclasses.field(default_factory=list)  # when grace and cue notes are
-    layers: set[tuple[int, str]] = dataclasses.field(default_factory=set)  # with notes or rests written
+    # Begin, end and layer of each note and rest that is to be seen.
+    written: list[tuple[Fraction, Fraction, tuple[int, str]]] = dataclasses.field(default_factory=list)
     signs: repeats.Signs = dataclasses.field(default_factory=repeats.Signs)
 
 
@@ -125,8 +126,10 @@ def _add_note(
     staff = int(_text(fields, "staff") or 1)
     layer = (staff, (_text(fields, "voice") or "1").strip())
     state.staves = max(state.staves, min(staff, 64))
-    bar.layers.add(layer)
     pitch = fields.get("pitch")
+    if pitch is None and element.get("print-object") == "no":
+        return
+    bar.written.append((start, start + length, layer))
     if pitch is None or not length:
         return
     alter = float(pitch.findtext("alter") or 0)
@@ -185,6 +188,7 @@ def _read_direction(element: ElementTree.Element, bar: Measure, now: Fraction, s
     known = sound.attrib if sound is not None else {}
     words = " ".join("".join(word.itertext()) for word in element.iterfind("direction-type/words")).strip().lower()
     to_coda = "tocoda" in known or re.match(r"to coda\b|al coda$", words) is not None
+    to_coda |= words == "to" and element.find("direction-type/coda") is not None
     if "dacapo" in known or re.match(r"d(\. ?)?c\b|da capo\b", words):
         signs["back"] = "start"
     elif "dalsegno" in known or re.match(r"d(\. ?)?s\b|dal segno\b", words):

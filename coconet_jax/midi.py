@@ -19,6 +19,7 @@ TICKS_PER_QUARTER: Final = 480
 VELOCITIES: Final = (90, 78, 78, 84)  # the outer voices lead
 DRUMS: Final = 9  # MIDI channel 10: its note numbers are drums, not pitches
 _USUAL_QPM: Final = 120.0  # where a file does not say, by the standard
+_NO_TITLE: Final = re.compile(r"(control|conductor|tempo|master|meta)( track)?", re.IGNORECASE)
 _MAX_QUARTERS: Final = 10**6  # some days
 MAX_BYTES: Final = 1_000_000  # mido reads a megabyte in seconds; a chorale has some thousand bytes
 
@@ -61,7 +62,6 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
         remarks.append(f"left out {len(empty)} note(s) without length, first in {parts.locate(min(empty), bars)}")
     if any(track.drums for track in tracks):
         remarks.append("left out the drums (channel 10)")
-    remarks += parts.remarks_on_tempo(tempos, bars)
     kept = [at for at, track in enumerate(tracks) if track.channels or voices.is_voice_name(track.name)]
     if (
         tracks
@@ -76,6 +76,9 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
     else:
         found = [parts.Part(tracks[at].name, sum(tracks[at].channels.values(), [])) for at in kept]
     title = tracks[0].name if tracks and ((by_channel and len(kept) == 1) or 0 not in kept) else ""
+    title = "" if _NO_TITLE.fullmatch(title) else title
+    tempos = parts.from_the_start(tempos, _USUAL_QPM, found)
+    remarks += parts.remarks_on_tempo(tempos, bars)
     end = max((track.end for track in tracks), default=Fraction(0))
     qpm = tempos[0][1] if tempos else _USUAL_QPM
     return parts.Parts(found, meter, pickup, qpm, title, bars, end, tuple(remarks))
@@ -112,6 +115,7 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
     sounding: dict[tuple[int, int], int] = {}
     struck_again: dict[tuple[int, int], int] = {}
     doubled: dict[tuple[int, int], int] = {}
+    early: dict[tuple[int, int], int] = {}  # places of notes that a release ended which may be of the note before
     now = 0
     for message in track:
         now += message.time
@@ -139,6 +143,11 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
             continue
         elif not strikes and start is not None and start > doubled.get(key, start):
             del doubled[key]  # it never came
+        ended_early = early.pop(key, None)
+        if not strikes and start is None and ended_early is not None:  # the first release was of the note before
+            cut = notes[message.channel][ended_early]
+            notes[message.channel][ended_early] = cut._replace(end=Fraction(now, ticks_per_quarter))
+            continue
         if start is not None and start == now and not strikes and struck_again.get(key) == now:
             sounding[key] = start  # the release belongs to the note before, written after the new stroke
         elif start is not None and now > start:
@@ -146,6 +155,8 @@ def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
             notes.setdefault(message.channel, []).append(note)
             if strikes:
                 struck_again[key] = now
+            elif struck_again.get(key) == start:
+                early[key] = len(notes[message.channel]) - 1
         elif start is not None and not strikes:
             empty.append(Fraction(now, ticks_per_quarter))
         if strikes:

@@ -4,6 +4,7 @@ Read here rather than by music21: a chorale takes milliseconds instead of a tent
 file says can make it run for ever. The tests compare with music21's reading.
 """
 
+import bisect
 from collections.abc import Sequence
 from fractions import Fraction
 import io
@@ -98,6 +99,8 @@ def _read(root: ElementTree.Element) -> parts.Parts:
     meter = master[0].meter
     first = parts.bar_quarters(meter)
     upbeat = len(master) > 1 or master[0].implicit or master[0].number == "0"
+    if len(master) > 1 and master[1].implicit and not master[0].implicit and lengths[0] + lengths[1] == first:
+        upbeat = False  # a whole bar, written in two parts
     pickup = lengths[0] if lengths[0] < first and upbeat else Fraction(0)
     found = [
         staff
@@ -123,6 +126,7 @@ def _read(root: ElementTree.Element) -> parts.Parts:
             f"bars of other lengths are not kept: {meter[0]}/{meter[1]} throughout (the first is {where}, of "
             f"{float(lengths[order[odd[0]]]):g} quarters)"
         )
+    tempos = parts.from_the_start(tempos, parts.Parts([]).qpm, found)
     remarks += parts.remarks_on_tempo(tempos, bars_played)
     if left_out:
         where = parts.locate(min(left_out), bars_played)
@@ -186,10 +190,10 @@ def _staves(name: str, staves: int, bars: Sequence[tuple[Fraction, measures.Meas
     """One part for each staff of a part, from its bars in the order they are played."""
     by_staff: dict[int, list[_StaffBar]] = {staff: [] for staff in range(1, staves + 1)}
     for start, bar in bars:
-        found = {staff: _StaffBar(start, [], set()) for staff, _ in bar.layers if staff in by_staff}
-        for layer in bar.layers:
+        found = {staff: _StaffBar(start, [], []) for _, _, (staff, _) in bar.written if staff in by_staff}
+        for begin, end, layer in bar.written:
             if layer[0] in found:
-                found[layer[0]].layers.add(layer)
+                found[layer[0]].written.append((begin, end, layer))
         for head in bar.heads:
             if head.layer[0] in found:
                 found[head.layer[0]].heads.append(head)
@@ -199,15 +203,18 @@ def _staves(name: str, staves: int, bars: Sequence[tuple[Fraction, measures.Meas
 
 
 class _StaffBar(NamedTuple):
-    """What stands on one staff in one bar; `start` is in quarters from the beginning of the piece."""
+    """What stands on one staff in one bar; `start` is in quarters from the beginning of the piece.
+
+    `written` has the begin, end and layer of each note and rest, in quarters from the bar's.
+    """
 
     start: Fraction
     heads: list[measures.Head]
-    layers: set[_Layer]
+    written: list[tuple[Fraction, Fraction, _Layer]]
 
 
 def _staff(name: str, bars: Sequence[_StaffBar]) -> parts.Part:
-    layers = sorted({layer for bar in bars for layer in bar.layers}, key=lambda layer: (len(layer[1]), layer[1]))
+    layers = sorted({layer for bar in bars for _, _, layer in bar.written}, key=lambda layer: (len(layer[1]), layer[1]))
     merged = _merge_ties(bars, layers)
     notes = [note for note, _ in merged]
     if len(layers) < 2:
@@ -222,23 +229,26 @@ def _staff(name: str, bars: Sequence[_StaffBar]) -> parts.Part:
 def _merge_ties(bars: Sequence[_StaffBar], layers: Sequence[_Layer]) -> list[tuple[parts.Note, tuple[_Layer, ...]]]:
     """The notes of a staff with the layers that sing them, tied ones joined where they meet.
 
-    With two layers on the staff and one of them absent from a bar, the bar belongs to both: of its chords the
+    Where of two layers on the staff one has neither note nor rest, what the other has belongs to both: of chords the
     highest note to the first and the lowest to the second.
     """
     found: list[tuple[parts.Note, tuple[_Layer, ...]]] = []
     open_ties: dict[int, list[int]] = {}  # pitch -> places in found
     for bar in bars:
-        shared = len(layers) == 2 and len(bar.layers) == 1
+        filled = {layer: _filled(bar.written, layer) for layer in layers} if len(layers) == 2 else {}
+        other = dict(zip(layers, reversed(layers), strict=True))
+        alone = [head for head in bar.heads if filled and not _touches(head, filled[other[head.layer]])]
+        lone = {id(head) for head in alone}
         highest: dict[Fraction, int] = {}
         lowest: dict[Fraction, int] = {}
-        for head in bar.heads if shared else ():
+        for head in alone:
             highest[head.start] = max(highest.get(head.start, head.pitch), head.pitch)
             lowest[head.start] = min(lowest.get(head.start, head.pitch), head.pitch)
         for head in sorted(bar.heads, key=lambda head: head.start):
             start = bar.start + head.start
             end = start + head.length
             singers: tuple[_Layer, ...] = (head.layer,)
-            if shared:
+            if id(head) in lone:
                 top, bottom = head.pitch == highest[head.start], head.pitch == lowest[head.start]
                 # A note between them is the upper voice's, divided: the highest is kept, which is said.
                 singers = tuple(
@@ -259,3 +269,23 @@ def _merge_ties(bars: Sequence[_StaffBar], layers: Sequence[_Layer]) -> list[tup
             if head.begins:
                 waiting.append(at)
     return found
+
+
+_Span = tuple[Fraction, Fraction]
+
+
+def _filled(written: Sequence[tuple[Fraction, Fraction, _Layer]], layer: _Layer) -> list[_Span]:
+    """When a layer has a note or a rest, as spans in order that do not touch."""
+    spans: list[_Span] = []
+    for begin, end in sorted((begin, end) for begin, end, there in written if there == layer):
+        if spans and begin <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(spans[-1][1], end)
+        else:
+            spans.append((begin, end))
+    return spans
+
+
+def _touches(head: measures.Head, spans: Sequence[_Span]) -> bool:
+    """Whether one of the spans, in order, has a part of the note's time."""
+    at = bisect.bisect_right(spans, head.start, key=lambda span: span[1])
+    return at < len(spans) and spans[at][0] < head.start + head.length

@@ -115,6 +115,14 @@ def remarks_on_tempo(tempos: Sequence[tuple[Fraction, float]], bars: Sequence[Ba
     return [f"tempo changes are not kept: {kept:g} quarters a minute throughout ({first})"]
 
 
+def from_the_start(
+    tempos: Sequence[tuple[Fraction, float]], usual: float, found: Sequence[Part]
+) -> list[tuple[Fraction, float]]:
+    """Tempos, the usual one in front where the first mark stands a quarter or more after the first note."""
+    begins = min((note.start for part in found for note in part.notes), default=Fraction(0))
+    return [(Fraction(0), usual), *tempos] if tempos and tempos[0][0] >= begins + 1 else list(tempos)
+
+
 def next_bar_line(quarters: Fraction, bars: Sequence[Bar]) -> Fraction:
     """The first bar line at a time or after it."""
     after = bisect.bisect_left(bars, quarters, key=lambda bar: bar.start)

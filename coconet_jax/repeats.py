@@ -42,6 +42,10 @@ def play_order(bars: Sequence[Signs]) -> list[int]:
     groups = _groups(bars)
     codas = [index for index, bar in enumerate(bars) if bar.coda]
     segnos = [index for index, bar in enumerate(bars) if bar.segno]
+    back = next((index for index, bar in enumerate(bars) if bar.back), 0)
+    if len(codas) > 1 and codas[0] <= back and not any(bar.to_coda for bar in bars):  # signs alone, at both its ends
+        bars = [bar._replace(to_coda=True) if at == codas[0] else bar for at, bar in enumerate(bars)]
+        codas = codas[1:]
     while at < len(bars):
         bar = bars[at]
         group, last = groups[at]

@@ -139,9 +139,11 @@ def step(
     pitches, hidden, confidence = state
     free, valid = chains.free & chains.valid[..., None], chains.valid
     keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, now.number), 3))(chains.keys)
+    due = jnp.zeros_like(hidden)
     if isinstance(now, gibbs.Inputs):
         held = gibbs.hold(pitches, hidden, now.factor, now.first)
         pitches = jnp.where(now.repeat, held[0], pitches)
+        due = hidden & now.repeat  # a note that is only repeated is still to be drawn
         hidden = jnp.where(now.repeat, held[1], hidden)
         level = gibbs.at_level(free, now.factor, now.first)
         drawn = gibbs.choose_block(config.blocks, keys[:, 0], level, valid, now.block_prob)
@@ -162,7 +164,7 @@ def step(
         written = maskgit.pick(keys[:, 2], free, target, log_probs, now)
     return State(
         jnp.where(written, notes.astype(pitches.dtype), pitches),
-        target & ~written,
+        (target | due) & ~written,
         jnp.where(written, log_probs, confidence),
     )
 

@@ -99,13 +99,16 @@ def find_some(
     if choice is not None:
         return found._replace(parts=[part or nobody for part in _chosen(found.parts, path, choice)])
     found = _with_chords_opened(found)
-    named = _named(found.parts)
+    named, told = _with_lone_lines(found.parts)
+    found = found._replace(remarks=(*found.remarks, *told))
     pool = _four_by_order(found.parts)
     # Four that sing, some of which have other names ("Baritone") or one name twice, are four by order.
     in_order = len(found.parts) == pianoroll.NUM_VOICES and all(found.parts[rank] is named[rank] for rank in named)
     if pool is not None and all(part.notes for part in pool):
         in_order |= len(named) < pianoroll.NUM_VOICES and all(_sings(part.name) for part in found.parts if part.notes)
     if named and not in_order:
+        told = _place_singers(found.parts, named)
+        found = found._replace(remarks=(*found.remarks, *told))
         return _keep([named.get(rank, nobody) for rank in range(pianoroll.NUM_VOICES)], found)
     if pool is not None:
         return by_range(_keep(pool, found))
@@ -119,6 +122,8 @@ def find_some(
             f"{_listed(found.parts)}"
         )
     elif len(filled) > 1:
+        opened = [voice for part in filled for voice in (open_staff(part) if _two_voiced(part) else [part])]
+        filled = opened if len(opened) <= pianoroll.NUM_VOICES else filled
         filled = sorted(filled, key=_mean, reverse=True)
         ranks = min(
             itertools.combinations(range(pianoroll.NUM_VOICES), len(filled)),
@@ -333,14 +338,41 @@ def _four_by_order(found: list[parts.Part]) -> list[parts.Part] | None:
     """Four voices as they stand in the file, two to a staff or one; None where there are more or fewer."""
     filled = [part for part in found if part.notes]
     pool = found if len(found) == pianoroll.NUM_VOICES else filled
-    below = pool[2:] if len(pool) == pianoroll.NUM_VOICES else []
-    if below and all(_in_company(part) for part in pool[:2]) and not any(_sings(part.name) for part in below):
+    below = pool[2:]
+    holds_two = _in_company if len(pool) == pianoroll.NUM_VOICES else _two_voiced
+    if below and all(holds_two(part) for part in pool[:2]) and not any(_sings(part.name) for part in below):
         pool = pool[:2]  # a choir on two staves, and an organ below it
     if len(pool) == 2 and all(_two_voiced(part) for part in pool):
         return [voice for part in pool for voice in open_staff(part)]
     if len(pool) < pianoroll.NUM_VOICES and sum(max(len(part.layers), 1) for part in pool) == pianoroll.NUM_VOICES:
         return [parts.Part("", layer) for part in pool for layer in (part.layers or (part.notes,))]
     return pool if len(pool) == pianoroll.NUM_VOICES else None
+
+
+def _with_lone_lines(found: Sequence[parts.Part]) -> tuple[dict[int, parts.Part], list[str]]:
+    """Like `_named`, but a single line on a staff of two voices is that of the nearer one; and what was done so."""
+    said, told = [], []
+    for part in found:
+        ranks = _ranks(part.name)
+        if len(ranks) == 2 and part.notes and not _two_voiced(part):
+            rank = min(ranks, key=lambda rank: abs(_mean(part) - _CENTRES[rank]))
+            told.append(f"took the single line of {part.name} for the {pianoroll.VOICES[rank]}")
+            part = parts.Part(pianoroll.VOICES[rank], part.notes)
+        said.append(part)
+    return _named(said), told
+
+
+def _place_singers(found: Sequence[parts.Part], named: dict[int, parts.Part]) -> list[str]:
+    """Gives voices that nobody is named after to singers of other names ("Men"), in place; and what was done so."""
+    told = []
+    for part in found:
+        free = [rank for rank in range(pianoroll.NUM_VOICES) if rank not in named]
+        sings = any(word in _SINGERS for word in _words(part.name)) and not _ranks(part.name)
+        if free and part.notes and sings and not _two_voiced(part):
+            rank = min(free, key=lambda rank: abs(_mean(part) - _CENTRES[rank]))
+            named[rank] = part
+            told.append(f"took {part.name} for the {pianoroll.VOICES[rank]}")
+    return told
 
 
 def _named(found: Sequence[parts.Part]) -> dict[int, parts.Part]:

@@ -218,6 +218,22 @@ def test_upsampling_draws_the_coarse_grid_first_and_leaves_it():
     assert (trace[41:, :, 1] != pianoroll.REST).all()
 
 
+@pytest.mark.parametrize("steps", [1, 3, 4, 8])
+@pytest.mark.parametrize("most", [0.9, 0.1])
+def test_upsampling_leaves_no_note_that_is_only_repeated(steps, most):
+    chains = samplers.Chains(
+        samplers.chain_keys(0, jnp.arange(100)),
+        jnp.full((100, 16, 4), -1, jnp.int8),
+        jnp.ones((100, 16, 4), bool),
+        jnp.ones((100, 16), bool),
+    )
+    chosen = settings("upsample", num_steps=steps, block_prob_max=most, block_prob_min=0.0)
+    pitches = np.asarray(sample(lambda roll, *_: jnp.zeros(roll.shape), chains, chosen)[0])
+    for finer in (2, 1):  # of what stands there when the level begins a copy would be equal, a draw one time in 46
+        same = pitches[:, finer :: 2 * finer] == pitches[:, 0 : 16 - finer : 2 * finer]
+        assert abs(same.mean() - 1 / 46) < 4 * (1 / 46 / same.size) ** 0.5
+
+
 def test_greedy_chains_take_the_likeliest():
     chains = toy_chains(4000)
     shape = chains.free.shape
