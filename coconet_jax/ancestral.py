@@ -14,6 +14,8 @@ from coconet_jax import config as config_lib
 from coconet_jax import masks
 from coconet_jax.pianoroll import AnyArray
 
+_PARTS = 10_000  # of the free variables, in which a share is counted
+
 
 class Inputs(NamedTuple):
     """What each call of a run is told.
@@ -40,8 +42,9 @@ def draws_per_call(config: config_lib.Sample, num_free: int) -> int:
 
 def block_size(config: config_lib.Sample, num_free: Int[AnyArray, "..."]) -> Int[AnyArray, "..."]:
     """Variables that are not context, when a share rho of the free ones is; at least one."""
-    xp = np if isinstance(num_free, np.ndarray) else jnp
-    return xp.maximum(xp.ceil((1 - config.context_share) * num_free - 1e-4), 1).astype(num_free.dtype)
+    # In whole numbers, which host and device round alike.
+    xp, others = np if isinstance(num_free, np.ndarray) else jnp, _PARTS - round(config.context_share * _PARTS)
+    return xp.maximum(-(-others * num_free // _PARTS), 1).astype(num_free.dtype)
 
 
 def inputs(config: config_lib.Sample, free: Bool[np.ndarray, "b t i"]) -> Inputs:

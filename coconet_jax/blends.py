@@ -71,7 +71,8 @@ def hybrid(pieces: Sequence[score.Score], *, keep_share: float = 0.5, chunk_step
         title,
         tuple(remark for piece in pieces for remark in piece.remarks),
     )
-    return tasks.Request(given, np.ones(silence.shape, bool), vary=_every(chain))
+    settled = (pitches, onset, inside, np.array([keep_share, chunk], np.float64))
+    return tasks.Request(given, np.ones(silence.shape, bool), vary=_every(chain), sources=settled)
 
 
 def variations(
@@ -107,7 +108,8 @@ def variations(
         stays = np.stack([kept[first + run] for first, run in zip(firsts, runs, strict=True)], axis=1)
         return piece.pitches, piece.onset, writable & ~stays, held
 
-    return tasks.Request(piece, writable, vary=_every(chain))
+    settled = (piece.pitches, piece.onset, np.array([similarity, chunk], np.float64))
+    return tasks.Request(piece, writable, vary=_every(chain), sources=settled)
 
 
 _Kept = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # pitches, onsets, what is free, what went on

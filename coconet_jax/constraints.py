@@ -147,7 +147,7 @@ def with_close(request: tasks.Request, *, tonic: int | None = None, steps: int |
         return begun._replace(pitches=pitches.astype(np.int8), onset=onset, free=free)
 
     close(0, np.arange(1))  # complaints come before the work
-    return made._replace(in_turn=request.in_turn, vary=close, ends=request.ends)
+    return made._replace(in_turn=request.in_turn, vary=close, ends=request.ends, sources=request.sources)
 
 
 def _tonic(pitches: Integer[np.ndarray, "t 4"], draw: np.random.Generator) -> int:
@@ -208,7 +208,7 @@ def _fixed(
         onset=np.where(where, onset, given.onset | (after & (given.pitches != pianoroll.REST))),
     )
     made = tasks.request_for(fixed, free & ~where, f"{name} fixes all of it")
-    made = made._replace(in_turn=request.in_turn, ends=request.ends)
+    made = made._replace(in_turn=request.in_turn, ends=request.ends, sources=request.sources)
     if vary is None:
         return made
 

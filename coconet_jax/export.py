@@ -35,6 +35,7 @@ from coconet_jax import (
     drawing,
     errors,
     files,
+    generate,
     model,
     pianoroll,
     provenance,
@@ -121,6 +122,7 @@ def export_sampler(
         free: Bool[Array, "b t i"],
     ) -> Int8[Array, "b t i"]:
         network = model.make_predict(jax.tree.unflatten(tree, weights), config)
+        network = model.in_windows(network, model.reach(config), generate.WINDOW_STEPS)
         if knows_ends:
             network = model.between_silences(network, jnp.ones((free.shape[0], 2), bool))
         valid = jnp.ones(free.shape[:2], bool)

@@ -133,7 +133,7 @@ def _short(value: Any) -> str:
 def describe(request: tasks.Request, seed: int) -> dict[str, Any]:
     """A request for a manifest: what a score file needs, and a digest of the music that is given."""
     given = request.given
-    # Where a request differs from chain to chain, the first eight tell it from another.
+    # Where a request differs from chain to chain, what settles that and the first eight tell it from another.
     first = tasks.start(request, seed, np.arange(8 if request.vary else 1))
     held = tasks.went_on(given.pitches, given.onset) if first.went_on is None else first.went_on
     held = held & tasks.follows_given(first.free)  # what else of the old music is in the samples
@@ -145,7 +145,7 @@ def describe(request: tasks.Request, seed: int) -> dict[str, Any]:
         "qpm": float(given.qpm),
         "title": given.title,
         "in_turn": list(request.in_turn),
-        "sha256": sha256(*first[:3], request.free, *([held] if held.any() else [])),
+        "sha256": sha256(*first[:3], request.free, *([held] if held.any() else []), *request.sources),
     }
 
 

@@ -66,7 +66,7 @@ def formats(text: str | None, num_samples: int) -> tuple[str, ...]:
             f"{num_samples} samples: writing arrays alone (--formats=midi,musicxml,png for scores, or --export later)"
         )
         return ()
-    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
+    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [part for part in chosen if part not in FORMATS]
     if unknown or not chosen:
         raise errors.InputError(f"--formats={text}: use one or more of {','.join(FORMATS)}")

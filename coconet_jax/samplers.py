@@ -92,7 +92,10 @@ def phases(config: config_lib.Sample, free: Bool[np.ndarray, "b t i"], first: in
         found = [Phase("ancestral", draws, ancestral.inputs(config, free))]
     if config.finish_sweeps:
         done = len(found[0].inputs.number)
-        sweeps = gibbs.colouring_inputs(config, free.shape[2], done)
+        sweeps, stride = gibbs.colouring_inputs(config, free.shape[2], done), config.finish_stride
+        # A colour without free cells needs no call.
+        some = np.array([free[:, colour % stride :: stride, colour // stride].any() for colour in sweeps.colour], bool)
+        sweeps = gibbs.Inputs(*(column[some] for column in sweeps))
         if found[0].kind == "gibbs":
             joined = [np.concatenate(pair) for pair in zip(found[0].inputs, sweeps, strict=True)]
             found = [Phase("gibbs", 1, gibbs.Inputs(*joined))]

@@ -182,10 +182,13 @@ def _sample(args: argparse.Namespace) -> None:
     devices.use_compile_cache()
     loaded = checkpoint.load_kind(lstm.KIND, args.checkpoint, args.step)
     request = tasks.compose(args.steps, steps_per_quarter=loaded.config.data.steps_per_quarter)
+    described = {"generator": lstm.KIND.name, "temperature": args.temperature, "greedy": greedy}
+    # What rounds otherwise may draw otherwise: another kind of device is another run.
+    described |= {} if devices.on_cpu() else {"device": jax.default_backend()}
     manifest = offline.begin(
         args.out,
         request,
-        {"generator": lstm.KIND.name, "temperature": args.temperature, "greedy": greedy},
+        described,
         seed=args.seed,
         checkpoint_sha256=loaded.sha256,
         num_samples=args.num_samples,

@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 import tqdm
 
-from coconet_jax import corpus, errors, notation, pianoroll, pieces
+from coconet_jax import corpus, errors, notation, parts, pianoroll, pieces, score
 
 JSB16TH_URL = "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/master/Jsb16thSeparated.npz"
 JSB16TH_SHA256 = "2adcdf0d57880c3763f104555072285fe7f9e3d6049fcc4b9830557b8d4a7820"
@@ -160,7 +160,7 @@ def read_folder(
     """Reads a folder's scores and splits them 80/10/10 by a hash of each file's path below the folder.
 
     A file's split depends on nothing but its name, so adding files never moves one to another split. The
-    pieces of one npz stay together. Arrays in an npz are taken to stand on the grid asked for.
+    pieces of one npz stay together. Arrays of one that does not say its grid are taken to stand on that asked for.
 
     Returns:
       The chorales of each split, and one line for each file that cannot be used: its name and the reason.
@@ -193,7 +193,7 @@ def folder_split(name: str) -> str:
 
 def _read_file(path: pathlib.Path, name: str, steps_per_quarter: int) -> list[corpus.Chorale]:
     if path.suffix.lower() == ".npz":
-        found = [corpus.Chorale(f"{name}#{i}", array) for i, array in enumerate(_read_npz(path))]
+        found = list(_read_npz(path, name, steps_per_quarter))
     else:
         piece = notation.read_satb(path, steps_per_quarter=steps_per_quarter)
         pitches = np.asarray(piece.pitches, np.int16)
@@ -209,11 +209,15 @@ def _read_file(path: pathlib.Path, name: str, steps_per_quarter: int) -> list[co
     return found
 
 
-def _read_npz(path: pathlib.Path) -> Iterator[np.ndarray]:
-    """The (T, 4) pieces of the array `pitches`, rests past the end of each one of (n, T, 4) cut off."""
+def _read_npz(path: pathlib.Path, name: str, steps_per_quarter: int) -> Iterator[corpus.Chorale]:
+    """The pieces of the array `pitches`, (T, 4) or (n, T, 4), rests past the end of each cut off.
+
+    With `onset`, `meter` and `pickup_steps`, where the file has them as score files and samples do.
+    """
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             array = file["pitches"]
+            fields = {key: file[key] for key in ("onset", "steps_per_quarter", "meter", "pickup_steps") if key in file}
     except KeyError:
         raise errors.InputError("it has no array named pitches") from None
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -222,7 +226,18 @@ def _read_npz(path: pathlib.Path) -> Iterator[np.ndarray]:
         raise errors.InputError(
             f"its pitches are {array.dtype} {array.shape}, not whole numbers (T, 4) or (n, T, 4) with -1 for rests"
         )
-    for piece in array[None] if array.ndim == 2 else array:
+    grid, meter, pickup = (fields.get(key, np.zeros(0)) for key in ("steps_per_quarter", "meter", "pickup_steps"))
+    if grid.shape == () and grid != steps_per_quarter:
+        raise errors.InputError(f"it stands on {grid} steps a quarter, not {steps_per_quarter}")
+    beats = (int(meter[0]), int(meter[1])) if meter.shape == (2,) and meter.dtype.kind in "iu" else (4, 4)
+    beats = beats if parts.is_meter(*beats) else (4, 4)
+    before = int(pickup) if pickup.shape == () and pickup.dtype.kind in "iu" else 0
+    before = before if 0 <= before < score.bar_steps(beats, steps_per_quarter) else 0
+    onset = fields.get("onset", np.zeros(0))
+    struck = onset.reshape(-1, *onset.shape[-2:]) if onset.shape == array.shape and onset.dtype == bool else None
+    for number, piece in enumerate(array.reshape(-1, *array.shape[-2:])):
         piece = np.clip(piece, -2, 999).astype(np.int16)  # what is far outside the range stays outside it
         sounding = (piece != pianoroll.REST).any(axis=1)
-        yield piece[: np.flatnonzero(sounding)[-1] + 1 if sounding.any() else 0]
+        end = int(np.flatnonzero(sounding)[-1]) + 1 if sounding.any() else 0
+        begins = None if struck is None else struck[number, :end]
+        yield corpus.Chorale(f"{name}#{number}", piece[:end], begins, None, beats, before)

@@ -50,6 +50,7 @@ class Request(NamedTuple):
       vary: (seed, chain numbers) -> where these chains start, if they differ; each depends on (seed, its number) alone.
       ends: whether the piece begins with the first step, and ends with the last: what a network that has learned how
         pieces begin and end (`data.ends`) writes there. (See `excerpt`.)
+      sources: what settles `vary`: the scores it takes from, and how much; to tell requests apart.
     """
 
     given: score.Score
@@ -57,6 +58,7 @@ class Request(NamedTuple):
     in_turn: tuple[int, ...] = ()
     vary: Callable[[int, Int[np.ndarray, " n"]], Given] | None = None
     ends: tuple[bool, bool] = (True, True)
+    sources: tuple[np.ndarray, ...] = ()
 
 
 def excerpt(request: Request) -> Request:

@@ -587,3 +587,20 @@ def test_chords_voices_and_instruments_reach_the_grid(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "folder", lambda: tmp_path)
     pitches = corpus.encode("x", corpus._read_parts("x"), {"form": "literal", "rests": "keep"}).pitches
     assert pitches[::8].tolist() == [[60, 67, 48, 60], [60, 64, 48, 62]]
+
+
+def test_a_score_as_npz_keeps_what_it_says_of_itself(tmp_path):
+    piece = np.full((24, 4), 60, np.int16)
+    onset = np.zeros((24, 4), bool)
+    onset[[0, 6]] = True
+    for name, notes, begins in (("a", piece, onset), ("b", piece[None], onset[None])):
+        fields: Any = {"steps_per_quarter": 4, "meter": [3, 4], "pickup_steps": 2}
+        np.savez(tmp_path / f"{name}.npz", pitches=notes, onset=begins, **fields)
+    folds, _ = sources.read_folder(tmp_path, 4)
+    found = sum(folds.values(), [])
+    assert len(found) == 2
+    for chorale in found:
+        np.testing.assert_array_equal(chorale.onset, onset)
+        assert (chorale.meter, chorale.pickup_steps) == ((3, 4), 2)
+    with pytest.raises(errors.InputError, match="it stands on 4 steps a quarter, not 2"):
+        sources.read_folder(tmp_path, 2)

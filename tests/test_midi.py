@@ -337,3 +337,35 @@ def test_a_thousand_files_are_encoded_in_about_a_second():
     for piece in pieces * 20:
         midi.encode(piece, programs=notation.PROGRAMS["choir"])
     assert time.perf_counter() - started < 3
+
+
+def test_overlaps_of_a_line_are_no_chords_and_what_is_let_go_a_tick_early_is_not_moved(tmp_path):
+    falling = [(0, 540, 74), (480, 1020, 72), (960, 1440, 71)]
+    files.midi(tmp_path / "a.mid", [files.midi_track("", falling)])
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.pitches[:, 0].tolist() == [74] * 4 + [72] * 4 + [71] * 4
+    early = [(0, 479, 72), (480, 959, 74), (960, 1919, 76)]
+    files.midi(tmp_path / "a.mid", [files.midi_track("", early)])
+    assert notation.read_melody(tmp_path / "a.mid").remarks == ()
+    gated = [(0, 2736, 72), (2880, 3840, 74)]  # 95 % of six quarters
+    files.midi(tmp_path / "a.mid", [files.midi_track("", gated)])
+    assert notation.read_melody(tmp_path / "a.mid").pitches[:, 0].tolist() == [72] * 24 + [74] * 8
+
+
+def test_the_first_of_two_releases_is_of_the_note_before(tmp_path):
+    on, off = (mido.Message(kind, note=60) for kind in ("note_on", "note_off"))
+    _save(tmp_path / "a.mid", [[(0, on), (480, on), (20, off), (460, off)]])
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.pitches[:, 0].tolist() == [60] * 8 and np.flatnonzero(read.onset[:, 0]).tolist() == [0, 4]
+
+
+def test_a_tempo_that_comes_late_is_a_change_and_a_control_track_no_title(tmp_path):
+    slower = (1920, mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(50)))
+    named = (0, mido.MetaMessage("track_name", name="control track"))
+    files.midi(tmp_path / "a.mid", [[named, slower], files.midi_track("", [(0, 3840, 60)])])
+    read = notation.read_melody(tmp_path / "a.mid")
+    assert read.qpm == 120 and read.title == ""
+    said = "tempo changes are not kept: 120 quarters a minute throughout (the first was to 50 in bar 2, beat 1)"
+    assert read.remarks == (said,)
+    files.midi(tmp_path / "a.mid", [[named, slower], files.midi_track("", [(1920, 3840, 60)])])
+    assert notation.read_melody(tmp_path / "a.mid").qpm == 50  # after a bar of silence

@@ -285,3 +285,28 @@ def test_hostile_files_give_one_line_or_a_score_soon(tmp_path, name):
         except errors.InputError as error:
             assert name in str(error) and "\n" not in str(error) and len(str(error)) < 700
     assert time.monotonic() - started < 20  # a second or two; the rest is for busy machines
+
+
+def test_a_first_bar_in_two_parts_is_no_pickup(tmp_path):
+    text = files.musicxml([("", [files.note("C4", 8), files.note("D4", 8), files.note("E4", 16)])])
+    text = text.replace('number="2"', 'number="X1" implicit="yes"').replace('number="3"', 'number="2"')
+    assert notation.read_melody(_write(tmp_path, text)).pickup_steps == 0
+
+
+def test_a_way_to_the_coda_is_shown_by_its_sign_alone(tmp_path):
+    def sign(*parts: str) -> str:
+        return f"<direction>{''.join(f'<direction-type>{part}</direction-type>' for part in parts)}</direction>"
+
+    coda, to_coda, segno = sign("<coda/>"), sign("<words>To </words>", "<coda/>"), sign("<segno/>")
+    back = sign("<words>D.S. al Coda</words>")
+    for leaving in (coda, to_coda):
+        bars = [files.note("C4", 16), segno + files.note("D4", 16), files.note("E4", 16) + leaving]
+        bars += [files.note("F4", 16) + back, coda + files.note("G4", 16)]
+        read = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)])))
+        assert read.pitches[::16, 0].tolist() == [60, 62, 64, 65, 62, 64, 67]
+
+
+def test_a_tempo_mark_in_a_later_bar_is_a_change(tmp_path):
+    bars = [files.note("C4", 16), '<sound tempo="40"/>' + files.note("D4", 16)]
+    read = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)])))
+    assert read.qpm == 80 and "(the first was to 40 in bar 2, beat 1)" in read.remarks[0]

@@ -14,7 +14,7 @@ import conftest
 import numpy as np
 import pytest
 
-from coconet_jax import counter, errors, files, offline, provenance, samples, score, storage, tasks
+from coconet_jax import blends, constraints, counter, errors, files, offline, provenance, samples, score, storage, tasks
 
 STEPS = 8
 REQUEST = tasks.compose(STEPS)
@@ -97,6 +97,13 @@ def test_requests_that_differ_by_chain(tmp_path):
     pieces = [score.from_pitches(np.full((8, 4), 60)) for _ in range(2)]
     pieces[1].onset[4] = True
     assert len({offline.describe(tasks.inpaint(piece, 4, 6), 0)["sha256"] for piece in pieces}) == 2
+    # Chains that do not show among the first eight tell requests apart all the same.
+    piece, other = (score.from_pitches(np.arange(64)[:, None] % 20 + 48 + np.zeros((64, 4), int)) for _ in range(2))
+    other.pitches[63] += 1
+    asked = [blends.variations(piece, share) for share in (0.0, 0.001)] + [blends.variations(other, 0.0)]
+    asked += [blends.hybrid([piece, one], keep_share=0.01) for one in (piece, other)]
+    asked += [constraints.with_close(request) for request in asked]
+    assert len({offline.describe(request, 0)["sha256"] for request in asked}) == len(asked)
     digests = [offline.describe(request, seed)["sha256"] for seed in (0, 1)]
     assert len({*digests, offline.describe(REQUEST, 0)["sha256"]}) == 3
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 import test_objective
 
-from coconet_jax import config, drawing, gibbs, maskgit, model, pianoroll, samplers
+from coconet_jax import ancestral, config, drawing, gibbs, maskgit, model, pianoroll, samplers
 
 PITCHES = np.array(test_objective.PITCHES)
 CHOICES = len(PITCHES)
@@ -428,3 +428,26 @@ def test_settings_that_make_no_sense_are_refused():
         with pytest.raises(ValueError, match="draws_per_call=2|greedy="):
             config.Sample(**fields)
     assert dataclasses.replace(settings(), top_p=0.5).top_p == 0.5
+
+
+def test_colours_without_free_cells_take_no_call():
+    free = np.zeros((1, 16, 4), bool)
+    free[:, :, 2] = True
+    swept = settings("gibbs", num_steps=5, finish_sweeps=2, finish_stride=8)
+    (phase,) = samplers.phases(swept, free)
+    assert samplers.num_calls([phase]) == 6 + 2 * 8
+    assert isinstance(phase.inputs, gibbs.Inputs)
+    assert sorted(phase.inputs.colour[6:].tolist()) == sorted([*range(16, 24)] * 2)
+    whole = samplers.phases(swept, np.ones_like(free))[0].inputs
+    assert isinstance(whole, gibbs.Inputs)
+    kept = np.isin(whole.number, phase.inputs.number)
+    np.testing.assert_array_equal(whole.colour[kept], phase.inputs.colour)  # their numbers, and so their keys, stay
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.75, 1 / 3, 0.999])
+def test_host_and_device_agree_on_the_size_of_a_block(share):
+    chosen = settings("ancestral_gibbs", context_share=share)
+    counts = np.array([1, 2, 3, 256, 6400, 80_000])
+    sizes = ancestral.block_size(chosen, counts)
+    np.testing.assert_array_equal(sizes, ancestral.block_size(chosen, jnp.asarray(counts)))
+    np.testing.assert_array_equal(sizes, np.maximum(np.ceil(round(1 - share, 4) * counts - 1e-9), 1))

@@ -397,3 +397,55 @@ def test_range_error_of_a_score_offers_what_fits_all_voices(tmp_path):
     notation.write_midi(tmp_path / "b.mid", score.from_pitches(chord))
     with pytest.raises(errors.InputError, match="spans 46 semitones and no transposition fits"):
         notation.read_satb(tmp_path / "b.mid")
+
+
+def _read_bars(tmp_path, entries, reader=notation.read_partial):
+    (tmp_path / "a.musicxml").write_text(files.musicxml(entries))
+    return reader(tmp_path / "a.musicxml")
+
+
+def test_a_single_line_on_a_staff_of_two_voices_is_one_of_them(tmp_path):
+    tune = files.voiced("C5", 16, 1)
+    read = _read_bars(tmp_path, [("Soprano Alto", [tune]), ("Tenor Bass", [files.note("", 16)])])
+    assert read.pitches[0].tolist() == [72, -1, -1, -1]
+    assert read.remarks == ("took the single line of Soprano Alto for the soprano",)
+    read = _read_bars(tmp_path, [("Soprano Alto", [tune]), ("Tenor Bass", [files.note("C3", 16)])])
+    assert read.pitches[0].tolist() == [72, -1, -1, 48]
+
+
+def test_a_baritone_is_the_voice_that_is_left_nearest_to_it(tmp_path):
+    for name in ("Baritone", "Men"):
+        named = ("Soprano", "Alto", name)
+        for write, notes in ((_xml, ("C5", "G4", "C3")), (_midi, (72, 67, 48))):
+            read = notation.read_partial(write(tmp_path, list(zip(named, notes, strict=True))))
+            assert read.pitches[0].tolist() == [72, 67, -1, 48]
+            assert f"took {name} for the bass" in read.remarks
+
+
+def test_two_voices_on_a_staff_and_a_bass_below(tmp_path):
+    upper = files.voiced("C5", 16, 1) + files.backup() + files.voiced("G4", 16, 2)
+    read = _read_bars(tmp_path, [("", [upper]), ("", [files.note("C3", 16)])])
+    assert read.pitches[0].tolist() == [72, 67, -1, 48]
+
+
+def test_voices_share_what_only_one_of_them_has_written_at_a_time(tmp_path):
+    """Programs leave the second voice's rests out, by <forward> or by rests that are not to be seen."""
+    chords = files.voiced("C5", 8, 1) + files.voiced("A4", 8, 1, chord=True)
+    late = chords + files.voiced("C5", 4, 1) + files.voiced("B4", 4, 1) + files.backup(8) + files.voiced("G4", 8, 2)
+    unseen = files.voiced("", 16, 2).replace("<note>", '<note print-object="no">')
+    seen = files.voiced("C5", 16, 1) + files.backup() + files.voiced("", 16, 2)
+    whole = files.voiced("C5", 16, 1) + files.voiced("A4", 16, 1, chord=True) + files.backup() + unseen
+    men = files.voiced("E4", 16, 1) + files.backup() + files.voiced("C3", 16, 2)
+    for bar, alto in ((late, [69] * 8 + [67] * 8), (whole, [69] * 16), (seen, [-1] * 16)):
+        read = _read_bars(tmp_path, [("Women", [late, bar]), ("Men", [men, men])], notation.read_satb)
+        assert read.pitches[16:, 1].tolist() == alto and read.pitches[16, 0] == 72
+        assert not any("dropped" in remark for remark in read.remarks)
+
+
+def test_a_choir_on_two_staves_beside_instruments(tmp_path):
+    women = files.voiced("C5", 16, 1) + files.backup() + files.voiced("G4", 16, 2)
+    men = files.voiced("E4", 16, 1) + files.backup() + files.voiced("C3", 16, 2)
+    others = [(name, [files.note("C6", 16)]) for name in ("Flute", "Organ", "Organ")]
+    for count in (1, 3):
+        read = _read_bars(tmp_path, [("Women", [women]), ("Men", [men]), *others[:count]], notation.read_satb)
+        assert read.pitches[0].tolist() == CHORD and "left out Flute" in read.remarks[0]
