@@ -184,7 +184,7 @@ class Sample:
     context_share: float = 0.75  # ancestral_gibbs: rho, the share of the free variables outside a block
     confidence_noise: float = 12.0  # maskgit: scale of the Gumbel noise on log-confidences; falls to 0
     remask_share: float = 0.3  # maskgit: share of the notes kept so far that each call hides again, falling to 0
-    finish_sweeps: int = 0  # colouring sweeps at the end, 4 * finish_stride model calls each
+    finish_sweeps: int = 0  # colouring sweeps at the end, up to 4 * finish_stride model calls each
     finish_stride: int = 8  # steps between the notes of one voice that a sweep draws at once
     finish_temperature: float = 0.0  # of these sweeps; 0: as before
 

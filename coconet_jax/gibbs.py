@@ -89,7 +89,8 @@ def annealed_inputs(config: config_lib.Sample, steps: int) -> Inputs:
 def colouring_inputs(config: config_lib.Sample, voices: int, first_number: int) -> Inputs:
     """Sweeps over all colours: one voice at steps a stride apart, so that what is drawn at once is nearly independent.
 
-    voices * stride calls a sweep, the colours of each in a random order (the same in all chains).
+    voices * stride calls a sweep, less those without free cells (`samplers.phases`), the colours of each in a random
+    order (the same in all chains).
     """
     rng = np.random.default_rng(0)
     colours = np.concatenate([rng.permutation(voices * config.finish_stride) for _ in range(config.finish_sweeps)])

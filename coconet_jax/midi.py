@@ -77,7 +77,7 @@ def read(path: str | os.PathLike[str]) -> parts.Parts:
         found = [parts.Part(tracks[at].name, sum(tracks[at].channels.values(), [])) for at in kept]
     title = tracks[0].name if tracks and ((by_channel and len(kept) == 1) or 0 not in kept) else ""
     title = "" if _NO_TITLE.fullmatch(title) else title
-    tempos = parts.from_the_start(tempos, _USUAL_QPM, found)
+    tempos = parts.from_the_start(tempos, _USUAL_QPM, found, pickup)
     remarks += parts.remarks_on_tempo(tempos, bars)
     end = max((track.end for track in tracks), default=Fraction(0))
     qpm = tempos[0][1] if tempos else _USUAL_QPM

@@ -27,8 +27,8 @@ _Layer = tuple[int, str]  # staff, written voice
 def read(path: str | os.PathLike[str]) -> parts.Parts:
     """The notes of every staff: ties merged, grace notes skipped, repeats, endings and jumps played.
 
-    Where a staff holds several written voices, `Part.layers` has the notes of each, the first voice first; where two
-    voices share what is written in a bar (one voice there, or chords), both have it. A first bar shorter than its
+    Where a staff holds several written voices, `Part.layers` has the notes of each, the first voice first; what one of
+    two has while nothing is written for the other both have. A first bar shorter than its
     meter is a pick-up.
 
     Raises:
@@ -126,7 +126,7 @@ def _read(root: ElementTree.Element) -> parts.Parts:
             f"bars of other lengths are not kept: {meter[0]}/{meter[1]} throughout (the first is {where}, of "
             f"{float(lengths[order[odd[0]]]):g} quarters)"
         )
-    tempos = parts.from_the_start(tempos, parts.Parts([]).qpm, found)
+    tempos = parts.from_the_start(tempos, parts.Parts([]).qpm, found, pickup)
     remarks += parts.remarks_on_tempo(tempos, bars_played)
     if left_out:
         where = parts.locate(min(left_out), bars_played)
@@ -262,7 +262,11 @@ def _merge_ties(bars: Sequence[_StaffBar], layers: Sequence[_Layer]) -> list[tup
                 # Two voices may tie the same pitch: each goes on with its own.
                 at = next((at for at in held if set(singers) & set(found[at][1])), held[0])
                 waiting.remove(at)
-                found[at] = (found[at][0]._replace(end=end), found[at][1])
+                note, sung = found[at]
+                if gone := tuple(layer for layer in sung if layer not in singers):
+                    found.append((note, gone))  # what both shared goes on in one
+                kept = tuple(layer for layer in sung if layer in singers) or singers
+                found[at] = (note._replace(end=end), kept)
             else:
                 at = len(found)
                 found.append((parts.Note(start, end, head.pitch), singers))

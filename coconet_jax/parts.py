@@ -116,11 +116,12 @@ def remarks_on_tempo(tempos: Sequence[tuple[Fraction, float]], bars: Sequence[Ba
 
 
 def from_the_start(
-    tempos: Sequence[tuple[Fraction, float]], usual: float, found: Sequence[Part]
+    tempos: Sequence[tuple[Fraction, float]], usual: float, found: Sequence[Part], pickup: Fraction
 ) -> list[tuple[Fraction, float]]:
-    """Tempos, the usual one in front where the first mark stands a quarter or more after the first note."""
+    """Tempos, the usual one in front where the first mark stands a quarter or more after the first note and pick-up."""
     begins = min((note.start for part in found for note in part.notes), default=Fraction(0))
-    return [(Fraction(0), usual), *tempos] if tempos and tempos[0][0] >= begins + 1 else list(tempos)
+    late = bool(tempos) and tempos[0][0] >= begins + 1 and tempos[0][0] > pickup
+    return [(Fraction(0), usual), *tempos] if late else list(tempos)
 
 
 def next_bar_line(quarters: Fraction, bars: Sequence[Bar]) -> Fraction:

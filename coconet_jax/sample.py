@@ -5,7 +5,6 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-import contextlib
 import dataclasses
 import functools
 import sys
@@ -197,11 +196,8 @@ def _sweeps(args: argparse.Namespace, num_samples: int, steps_per_quarter: int, 
             )
     if args.polish is not None:
         return args.polish
-    begun = None
-    with contextlib.suppress(*([errors.InputError] if args.overwrite else [])):
-        begun = samples.read_manifest(folder)
-    # --overwrite goes on with this very run, and replaces another.
-    if begun is not None and (not args.overwrite or begun.get("num_samples") == num_samples):
+    begun = None if args.overwrite else samples.read_manifest(folder)
+    if begun is not None:
         return begun["settings"].get("polish", 0)
     return polish.USUAL if knows and num_samples <= outputs.MAX_SCORES else 0
 

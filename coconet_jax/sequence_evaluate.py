@@ -91,8 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--samples", metavar="PATH", help="instead: the --out folder of a sampling run, or an npz of it")
     parser.add_argument("--data", metavar="FILE.npz", help="a set written by python -m coconet_jax.chorales --export")
     parser.add_argument("--dataset", metavar="NAME", help="music21, jsb16th, ... (default: the one trained on)")
+    parser.add_argument("--source", metavar="PATH", help="the npz of jsb16th, or the folder of folder")
     parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
-    parser.set_defaults(score=None, voices=None, source=None, data_dir=None)
+    parser.set_defaults(score=None, voices=None, data_dir=None)
     return parser
 
 
@@ -102,7 +103,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise errors.InputError(f"--{empty[0]}= is empty; give a value, or leave it out")
     if not args.checkpoint:
         raise errors.InputError("--checkpoint is missing; give the --workdir of a run of coconet_jax.sequence")
-    for name in ("data", "dataset"):
+    for name in ("data", "dataset", "source"):
         if getattr(args, name) and args.samples:
             raise errors.InputError(
                 f"--{name}={getattr(args, name)} names chorales, --samples other music; leave one out"

@@ -34,7 +34,7 @@ _HELP = {
     "remask_share": "maskgit: share of the notes kept so far that every call may mend; in the last third of the "
     "calls it falls to 0",
     "finish_sweeps": "sweeps at the end that rewrite every note with its neighbours given; each "
-    "takes 4 x finish_stride model calls",
+    "takes up to 4 x finish_stride model calls",
     "finish_stride": "steps between the notes that such a sweep rewrites at once",
     "finish_temperature": "of these sweeps (default: as before)",
 }

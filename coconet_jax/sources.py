@@ -234,8 +234,9 @@ def _read_npz(path: pathlib.Path, name: str, steps_per_quarter: int) -> Iterator
     before = int(pickup) if pickup.shape == () and pickup.dtype.kind in "iu" else 0
     before = before if 0 <= before < score.bar_steps(beats, steps_per_quarter) else 0
     onset = fields.get("onset", np.zeros(0))
-    struck = onset.reshape(-1, *onset.shape[-2:]) if onset.shape == array.shape and onset.dtype == bool else None
-    for number, piece in enumerate(array.reshape(-1, *array.shape[-2:])):
+    many = array[None] if array.ndim == 2 else array
+    struck = onset.reshape(many.shape) if onset.shape == array.shape and onset.dtype == bool else None
+    for number, piece in enumerate(many):
         piece = np.clip(piece, -2, 999).astype(np.int16)  # what is far outside the range stays outside it
         sounding = (piece != pianoroll.REST).any(axis=1)
         end = int(np.flatnonzero(sounding)[-1]) + 1 if sounding.any() else 0

@@ -39,7 +39,8 @@ _SINGERS: Final = (
 _FILLERS: Final = ("voice", "voices", "part", "choir", "chorus", "solo", "vocal", "vocals", "i", "ii", "1", "2")
 # Built in the sizes of voices: "Tenor Trombone" is no tenor.
 _INSTRUMENTS: Final = (
-    "sax", "clarinet", "flute", "recorder", "trombone", "guitar", "drum", "horn", "tuba", "trumpet", "clef"
+    "sax", "clarinet", "flute", "recorder", "trombone", "guitar", "drum", "horn", "tuba", "trumpet", "clef", "synth",
+    "square", "sawtooth",
 )  # fmt: skip
 _SPREAD: Final = Fraction(1, 12)  # of a quarter: what begins or ends so much apart is played at once
 _UNISON: Final = 5  # semitones that a voice of chords moves at most to sing another's note
@@ -100,14 +101,13 @@ def find_some(
         return found._replace(parts=[part or nobody for part in _chosen(found.parts, path, choice)])
     found = _with_chords_opened(found)
     named, told = _with_lone_lines(found.parts)
-    found = found._replace(remarks=(*found.remarks, *told))
     pool = _four_by_order(found.parts)
     # Four that sing, some of which have other names ("Baritone") or one name twice, are four by order.
     in_order = len(found.parts) == pianoroll.NUM_VOICES and all(found.parts[rank] is named[rank] for rank in named)
     if pool is not None and all(part.notes for part in pool):
         in_order |= len(named) < pianoroll.NUM_VOICES and all(_sings(part.name) for part in found.parts if part.notes)
     if named and not in_order:
-        told = _place_singers(found.parts, named)
+        told += _place_singers(found.parts, named)
         found = found._replace(remarks=(*found.remarks, *told))
         return _keep([named.get(rank, nobody) for rank in range(pianoroll.NUM_VOICES)], found)
     if pool is not None:
@@ -122,7 +122,8 @@ def find_some(
             f"{_listed(found.parts)}"
         )
     elif len(filled) > 1:
-        opened = [voice for part in filled for voice in (open_staff(part) if _two_voiced(part) else [part])]
+        opened = [voice for part in filled for voice in (open_staff(part) if _in_company(part) else [part])]
+        opened = [voice for voice in opened if voice.notes]
         filled = opened if len(opened) <= pianoroll.NUM_VOICES else filled
         filled = sorted(filled, key=_mean, reverse=True)
         ranks = min(
@@ -159,7 +160,7 @@ def find_melody(
         return _keep([named[0]], found)
     pool = _four_by_order(found.parts)
     if pool is not None:
-        return found._replace(parts=by_range(found._replace(parts=pool)).parts[:1])
+        return _keep(by_range(found._replace(parts=pool)).parts[:1], found)
     if len(filled) > 1:
         raise errors.InputError(
             f"{path} has {count(len(filled))}; give a melody (one voice), or four voices to take the soprano of"
@@ -328,6 +329,11 @@ def _two_voiced(part: parts.Part) -> bool:
     return _in_company(part)
 
 
+def _two_singing(part: parts.Part) -> bool:
+    """Whether a staff is written for two voices and named after singers, or after nobody."""
+    return _two_voiced(part) and _sings(part.name)
+
+
 def _in_company(part: parts.Part) -> bool:
     """Whether most notes of a staff have others beside them."""
     company = [above or below for _, above, below in _neighbours(part.notes)]
@@ -339,7 +345,7 @@ def _four_by_order(found: list[parts.Part]) -> list[parts.Part] | None:
     filled = [part for part in found if part.notes]
     pool = found if len(found) == pianoroll.NUM_VOICES else filled
     below = pool[2:]
-    holds_two = _in_company if len(pool) == pianoroll.NUM_VOICES else _two_voiced
+    holds_two = _in_company if len(pool) == pianoroll.NUM_VOICES else _two_singing
     if below and all(holds_two(part) for part in pool[:2]) and not any(_sings(part.name) for part in below):
         pool = pool[:2]  # a choir on two staves, and an organ below it
     if len(pool) == 2 and all(_two_voiced(part) for part in pool):
@@ -354,7 +360,8 @@ def _with_lone_lines(found: Sequence[parts.Part]) -> tuple[dict[int, parts.Part]
     said, told = [], []
     for part in found:
         ranks = _ranks(part.name)
-        if len(ranks) == 2 and part.notes and not _two_voiced(part):
+        divided = len(part.layers) == 2 or any(above or below for _, above, below in _neighbours(part.notes))
+        if len(ranks) == 2 and part.notes and not divided:
             rank = min(ranks, key=lambda rank: abs(_mean(part) - _CENTRES[rank]))
             told.append(f"took the single line of {part.name} for the {pianoroll.VOICES[rank]}")
             part = parts.Part(pianoroll.VOICES[rank], part.notes)
@@ -363,15 +370,25 @@ def _with_lone_lines(found: Sequence[parts.Part]) -> tuple[dict[int, parts.Part]
 
 
 def _place_singers(found: Sequence[parts.Part], named: dict[int, parts.Part]) -> list[str]:
-    """Gives voices that nobody is named after to singers of other names ("Men"), in place; and what was done so."""
+    """Gives voices that nobody is named after to singers of other names ("Men"), in place; and what was done so.
+
+    They must lie where such a voice does: a descant above a soprano is no alto.
+    """
     told = []
     for part in found:
-        free = [rank for rank in range(pianoroll.NUM_VOICES) if rank not in named]
-        sings = any(word in _SINGERS for word in _words(part.name)) and not _ranks(part.name)
-        if free and part.notes and sings and not _two_voiced(part):
-            rank = min(free, key=lambda rank: abs(_mean(part) - _CENTRES[rank]))
-            named[rank] = part
-            told.append(f"took {part.name} for the {pianoroll.VOICES[rank]}")
+        words = _words(part.name)
+        sings = any(word in _SINGERS for word in words) and not any(word.startswith(_INSTRUMENTS) for word in words)
+        fitting = [
+            rank
+            for rank, (low, high) in enumerate(pianoroll.VOICE_RANGES)
+            if rank not in named and low <= _mean(part) <= high
+        ]
+        if fitting and sings and not _ranks(part.name) and not _two_voiced(part):
+            rank = min(fitting, key=lambda rank: abs(_mean(part) - _CENTRES[rank]))
+            higher = [_mean(other) for above, other in named.items() if above < rank and other.notes]
+            if not higher or _mean(part) < min(higher):
+                named[rank] = part
+                told.append(f"took {part.name} for the {pianoroll.VOICES[rank]}")
     return told
 
 

@@ -3,7 +3,7 @@
 # lie in runs/jobs/. launch/tpu.sh runs this on the VMs.
 #
 #   bash launch/job.sh start NAME COMMAND...   starts it in the background under launch/rerun.sh; nothing if it runs,
-#                                              and an error if what runs is another command
+#                                              and an error, exit code 3, if what runs is another command
 #   bash launch/job.sh follow NAME             shows its log until it ends, then ends with its exit code
 #   bash launch/job.sh status NAME             prints: running, "ended CODE" or none
 #
@@ -32,7 +32,8 @@ case $verb in
     [ $# -gt 0 ] || fail "job.sh start $name needs a command"
     if running; then
       if [ -e "$base.command" ] && [ "$(cat "$base.command")" != "$(quoted "$@")" ]; then
-        fail "$name already runs here, by another command: $(tr '\n' ' ' <"$base.command"); wait for its end, or end it first"
+        echo "error: $name already runs here, by another command: $(tr '\n' ' ' <"$base.command"); wait for its end" >&2
+        exit 3
       fi
       echo "$name already runs here"
     else

@@ -216,7 +216,7 @@ fail_if_up() {
 }
 
 train() {
-  local unreachable=0 said
+  local unreachable=0 said code
   if flag DRY_RUN; then
     request && setup && start_train "$@" && watch
     return
@@ -231,8 +231,12 @@ train() {
       continue
     fi
     unreachable=0
-    # Where it runs already, starting it says so, or that it runs by another command.
-    if ! { { [ "$said" = running ] || setup; } && start_train "$@"; }; then
+    if [ "$said" = running ]; then
+      # Starting it says that it runs, or (3) that it does by another command; a connection may fail.
+      code=0
+      start_train "$@" || code=$?
+      [ "$code" != 3 ] || exit 3
+    elif ! { setup && start_train "$@"; }; then
       fail_if_up 1 "setting up $name failed; the words above say why"
       continue
     fi

@@ -596,9 +596,11 @@ def test_a_score_as_npz_keeps_what_it_says_of_itself(tmp_path):
     for name, notes, begins in (("a", piece, onset), ("b", piece[None], onset[None])):
         fields: Any = {"steps_per_quarter": 4, "meter": [3, 4], "pickup_steps": 2}
         np.savez(tmp_path / f"{name}.npz", pitches=notes, onset=begins, **fields)
-    folds, _ = sources.read_folder(tmp_path, 4)
+    for name, shape in (("none", (0, 4)), ("nothing", (2, 0, 4))):
+        np.savez(tmp_path / f"{name}.npz", pitches=np.zeros(shape, np.int16))
+    folds, skipped = sources.read_folder(tmp_path, 4)
     found = sum(folds.values(), [])
-    assert len(found) == 2
+    assert len(found) == 2 and sorted(line.split(":")[0] for line in skipped) == ["none.npz", "nothing.npz"]
     for chorale in found:
         np.testing.assert_array_equal(chorale.onset, onset)
         assert (chorale.meter, chorale.pickup_steps) == ((3, 4), 2)

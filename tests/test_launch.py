@@ -297,7 +297,8 @@ def test_a_job_outlives_its_starter_and_is_followed_to_its_exit_code(tmp_path):
     assert "train: " in job("start", "train", sys.executable, "-uc", text, "a  b").stdout
     assert job("status", "train").stdout == "running\n"
     assert job("start", "train", sys.executable, "-uc", text, "a  b").stdout == "train already runs here\n"
-    ends_in_one_line(job("start", "train", "false"), "train already runs here, by another command: ")
+    other = job("start", "train", "false")
+    assert other.returncode == 3 and "train already runs here, by another command: " in other.stderr
     go.touch()
     done = job("follow", "train")
     assert done.returncode == 7

@@ -310,3 +310,9 @@ def test_a_tempo_mark_in_a_later_bar_is_a_change(tmp_path):
     bars = [files.note("C4", 16), '<sound tempo="40"/>' + files.note("D4", 16)]
     read = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)])))
     assert read.qpm == 80 and "(the first was to 40 in bar 2, beat 1)" in read.remarks[0]
+
+
+def test_a_tempo_after_the_pickup_is_that_of_the_piece(tmp_path):
+    bars = [files.note("C4", 4), '<sound tempo="66"/>' + files.note("D4", 16), files.note("E4", 12)]
+    read = notation.read_melody(_write(tmp_path, files.musicxml([("", bars)], implicit=True)))
+    assert read.pickup_steps == 4 and read.qpm == 66 and not read.remarks

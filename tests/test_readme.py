@@ -14,9 +14,10 @@ from coconet_jax import notation, score
 
 README = (conftest.REPOSITORY / "README.md").read_text()
 COMMANDS = re.findall(r"^    (python -m coconet_jax\..*)$", README, re.MULTILINE)
-SHORT = ["--config.train.num_steps=2", "--config.train.eval_every=2", "--config.train.bn_batches=1"]
+SHORT = ["--config.train.num_steps=2", "--config.train.eval_every=2"]
 SHORT += ["--config.data.crop_steps=16", "--config.train.eval_batch_size=64"]
-SMALL_NET, SMALL_LSTM = ["--config.model.num_layers=6"], ["--config.model.num_units=16"]
+SMALL_NET = ["--config.model.num_layers=6", "--config.train.bn_batches=1"]
+SMALL_LSTM = ["--config.model.num_units=16"]
 
 
 def test_the_first_screen_shows_the_two_commands():

@@ -352,7 +352,7 @@ def test_the_way_can_be_kept(run, tmp_path, capsys):
         np.testing.assert_array_equal(file["pitches"][-1], samples.load_samples(tmp_path / "grown").pitches)
 
 
-def test_overwrite_goes_on_with_the_very_run_and_replaces_others(run, tmp_path, capsys, monkeypatch):
+def test_overwrite_goes_on_with_the_very_run_and_replaces_others(run, tmp_path, capsys):
     words = [f"--checkpoint={run}", "--num_samples=4", "--chunk_size=2", "--bars=1", "--num_steps=2", "--formats=npz"]
     words += [f"--out={tmp_path}", "--overwrite"]
     chunks = [tmp_path / f"samples_0000{number}.npz" for number in range(2)]
@@ -367,17 +367,6 @@ def test_overwrite_goes_on_with_the_very_run_and_replaces_others(run, tmp_path, 
     assert again[0] == first[0] and again[1] != first[1]
     assert write()[0] != again[0]  # a whole one is drawn anew
     assert write("--seed=1")[0] != again[0] and samples.load_samples(tmp_path).seed == 1
-    # A small run that was polished, and then grew beyond what is polished unless asked, is still this very run.
-    small = [word for word in words if not word.startswith(("--num_samples", "--overwrite"))]
-    small += ["--overwrite", "--seed=2", "--polish=1"]
-    assert call(capsys, *small, "--num_samples=4")[0] == 0
-    small = [word for word in small if word not in ("--overwrite", "--polish=1")]
-    monkeypatch.setattr(outputs, "MAX_SCORES", 5)
-    assert call(capsys, *small, "--num_samples=6")[0] == 0
-    (tmp_path / "samples_00002.npz").unlink()
-    before = [path.stat().st_mtime_ns for path in chunks]
-    assert call(capsys, *small, "--num_samples=6", "--overwrite")[0] == 0
-    assert [path.stat().st_mtime_ns for path in chunks] == before and (tmp_path / "samples_00002.npz").exists()
 
 
 def test_a_grown_run_goes_on_in_larger_batches(run, tmp_path, capsys):

@@ -449,3 +449,55 @@ def test_a_choir_on_two_staves_beside_instruments(tmp_path):
     for count in (1, 3):
         read = _read_bars(tmp_path, [("Women", [women]), ("Men", [men]), *others[:count]], notation.read_satb)
         assert read.pitches[0].tolist() == CHORD and "left out Flute" in read.remarks[0]
+
+
+def test_a_few_notes_of_a_second_voice_do_not_make_two(tmp_path):
+    """A bar of 16 beats of which one has two notes; and a second voice of rests alone."""
+    once = files.voiced("C5", 4, 1) + files.voiced("D5", 12, 1) + files.backup() + files.voiced("A4", 4, 2)
+    bars = [once, *[files.voiced("E5", 16, 1)] * 3]
+    bass = [files.note("C3", 16)] * 4
+    read = _read_bars(tmp_path, [("", bars), ("", bass)])
+    assert (read.pitches[:, [1, 2]] == -1).all() and read.pitches[20].tolist() == [76, -1, -1, 48]
+    rests = files.voiced("C5", 16, 1) + files.backup() + files.voiced("", 16, 2)
+    read = _read_bars(tmp_path, [("", [rests]), ("", [files.note("A2", 16)])])
+    assert read.pitches[0].tolist() == [72, -1, -1, 45]
+
+
+def test_a_staff_that_divides_at_last_is_no_single_line(tmp_path):
+    unison = [(480 * n, 480 * n + 480, 67) for n in range(12)]
+    divided = [(480 * n, 480 * n + 480, pitch) for n in range(12, 16) for pitch in (72, 65)]
+    low = [(0, 7680, 48)]
+    tracks = [files.midi_track("Soprano Alto", unison + divided), files.midi_track("Tenor Bass", low, channel=1)]
+    files.midi(tmp_path / "a.mid", tracks)
+    read = notation.read_partial(tmp_path / "a.mid")
+    assert read.pitches[-1].tolist() == [72, 65, -1, 48] and read.pitches[0, 1] == 67
+
+
+def test_instruments_and_descants_take_no_voices_place(tmp_path):
+    for name, note in (("Lead Guitar", "C3"), ("Lead 1 (square)", "C3"), ("Descant", "G5")):
+        read = notation.read_partial(_xml(tmp_path, [("Soprano", "C5"), ("Alto", "G4"), (name, note)]))
+        assert read.pitches[0].tolist() == [72, 67, -1, -1]
+    read = notation.read_partial(_xml(tmp_path, [("Descant", "G5"), ("Soprano", "C5")]))
+    assert read.pitches[0].tolist() == [72, -1, -1, -1]
+
+
+def test_a_piano_of_two_voices_a_staff_is_no_choir(tmp_path):
+    upper = files.voiced("C5", 16, 1) + files.backup() + files.voiced("G4", 16, 2)
+    lower = files.voiced("E3", 16, 1) + files.backup() + files.voiced("C3", 16, 2)
+    entries = [("Piano RH", [upper]), ("Piano LH", [lower]), ("Flute", [files.note("C6", 16)])]
+    with pytest.raises(errors.InputError, match="--voices"):
+        _read_bars(tmp_path, entries, notation.read_melody)
+
+
+def test_what_both_voices_share_goes_on_in_one(tmp_path):
+    tie = ('<tie type="start"/>', '<tie type="stop"/>')
+    bar = (
+        files.note("C5", 8, tie[0] + "<voice>1</voice>")
+        + files.note("C5", 8, tie[1] + "<voice>1</voice>")
+        + files.backup(8)
+        + files.voiced("G4", 8, 2)
+    )
+    men = files.voiced("E4", 16, 1) + files.backup() + files.voiced("C3", 16, 2)
+    read = _read_bars(tmp_path, [("Women", [bar]), ("Men", [men])], notation.read_satb)
+    assert read.pitches[:, 0].tolist() == [72] * 16 and read.pitches[:, 1].tolist() == [72] * 8 + [67] * 8
+    assert np.flatnonzero(read.onset[:, 0]).tolist() == [0]

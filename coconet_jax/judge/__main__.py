@@ -5,9 +5,10 @@
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
 import pathlib
+import re
 from typing import Any, Final
 
 import numpy as np
@@ -118,8 +119,11 @@ def _split_of(source: str) -> str:
     return split if split in pieces.SPLITS and not storage.place(source).exists() else ""
 
 
-def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) -> tuple[sets.Windows, str]:
-    """The windows of a SOURCE, and the sha256 of the weights that made them ("" where it is not known)."""
+_Damage = Callable[[sets.Pitches], sets.Pitches]
+
+
+def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) -> tuple[sets.Windows, _Damage, str]:
+    """The windows of a SOURCE, what is done to them, and the sha256 of the weights that made them ("": not known)."""
     damage = source.partition(":")[2]
     if split := _split_of(source):
         if damage and damage not in sets.DAMAGES:
@@ -127,15 +131,19 @@ def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) ->
         bar = 4 * piece_set.steps_per_quarter
         windows = sets.cut_windows(piece_set.splits[split], steps, bar)
         if not damage:
-            return windows, ""
-        rng = np.random.default_rng(seed)
-        if damage == "bars shuffled":
-            damaged = sets.shuffle_bars(rng, windows.pitches, bar)
-        else:
-            damaged = sets.DAMAGES[damage](rng, windows.pitches)
-        if np.array_equal(damaged, windows.pitches):
+            return windows, lambda pitches: pitches, ""
+
+        def harm(pitches: sets.Pitches) -> sets.Pitches:
+            rng = np.random.default_rng(seed)
+            return (
+                sets.shuffle_bars(rng, pitches, bar)
+                if damage == "bars shuffled"
+                else sets.DAMAGES[damage](rng, pitches)
+            )
+
+        if np.array_equal(harm(windows.pitches), windows.pitches):
             raise errors.InputError(f"{source}: --steps={steps} leaves nothing to damage; use longer windows")
-        return windows._replace(pitches=damaged), ""
+        return windows, harm, ""
     made = samples.load_samples(source)
     if made.steps_per_quarter != piece_set.steps_per_quarter:
         raise errors.InputError(
@@ -149,7 +157,8 @@ def _read_set(source: str, piece_set: pieces.PieceSet, steps: int, seed: int) ->
         )
     place = storage.place(source)
     manifest = samples.read_manifest(place) if place.is_dir() else None
-    return sets.from_samples(made.pitches), (manifest or {}).get("checkpoint_sha256", "")
+    sha256 = (manifest or {}).get("checkpoint_sha256", "")
+    return sets.from_samples(made.pitches), lambda pitches: pitches, sha256
 
 
 def _rank(args: argparse.Namespace) -> None:
@@ -164,9 +173,9 @@ def _rank(args: argparse.Namespace) -> None:
     evaluated, notes = evaluations.read(args.evaluations)
     piece_set = _chorales(args)
     grid = piece_set.steps_per_quarter
-    contestants, known = {}, {}
+    contestants, harms, known = {}, {}, {}
     for name, source in wanted.items():
-        contestants[name], sha256 = _read_set(source, piece_set, args.steps, args.seed)
+        contestants[name], harms[name], sha256 = _read_set(source, piece_set, args.steps, args.seed)
         known[name] = evaluated.get(sha256, {})
     reference = sets.cut_windows(piece_set.splits[args.reference], args.steps, 4 * grid)
     training = sets.cut_windows(piece_set.splits["train"], args.steps)
@@ -192,6 +201,7 @@ def _rank(args: argparse.Namespace) -> None:
             steps_per_quarter=grid,
             known=known,
             seed=args.seed,
+            harms=harms,
             of_reference=[name for name in wanted if cut_from[name] == args.reference],
             of_training=[name for name, split in cut_from.items() if split == "train"],
             advance=advance,
@@ -209,7 +219,8 @@ def _rank(args: argparse.Namespace) -> None:
         "",
     ]
     real = dict(zip(real_names[1:], (training, reference), strict=True))
-    measured = {name: theory.measure_pieces(made.pitches, grid) for name, made in (real | contestants).items()}
+    measured = {name: theory.measure_pieces(made.pitches, grid) for name, made in real.items()}
+    measured |= {name: theory.measure_pieces(harms[name](made.pitches), grid) for name, made in contestants.items()}
     text = table + "\n" + "\n".join(lines) + "\n" + theory.compare(measured)
     print(text, end="")
     _write_ranking(args, rows, text, judge, classifier)
@@ -275,8 +286,9 @@ def _score(args: argparse.Namespace) -> None:
     doubtful = critique.doubtful_bars(piece, steps)
     for bar, mean in doubtful:
         print(f"  bar {bar}: {mean:+.2f}")
-    file, _, number = args.file.partition("#")  # of one of many in an npz
-    folder, stem = files.make_folder(args.out), pathlib.Path(file).stem + f"_{number}" * bool(number)
+    folder, stem = files.make_folder(args.out), pathlib.Path(args.file).stem
+    if one := re.fullmatch(r"(.*)\.npz#(\d+)", pathlib.Path(args.file).name, re.IGNORECASE | re.DOTALL):
+        stem = f"{one[1]}_{one[2]}"  # of many in a file
     report = critique.to_json(piece, findings, faults) | {
         "critic": {"log_odds": float(verdict.logit[0]), "sd": float(verdict.sd[0]), "steps": steps.tolist()}
     }

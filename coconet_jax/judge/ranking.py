@@ -198,6 +198,7 @@ def rank(
     steps_per_quarter: int = 4,
     known: Mapping[str, Mapping[str, rates.Measure]] | None = None,
     seed: int = 0,
+    harms: Mapping[str, Callable[[Pitches], Pitches]] | None = None,
     of_reference: Collection[str] = (),
     of_training: Collection[str] = (),
     advance: Callable[[int], object] = lambda more: None,
@@ -211,6 +212,7 @@ def rank(
       steps_per_quarter: the grid.
       known: for a contestant what was measured elsewhere, such as its "chain_rule".
       seed: of halving and drawing.
+      harms: by name, what is done to the windows of a contestant once it is settled which they are.
       of_reference: contestants cut from the reference's own pieces, with its groups: those of the half that all are
         measured against are left out of them.
       of_training: sets cut from the training pieces, with their numbers as groups; REAL if the reference is.
@@ -226,6 +228,8 @@ def rank(
     for name in of_reference:
         new = ~np.isin(everyone[name].groups, half.groups)
         everyone[name] = sets.Windows(everyone[name].pitches[new], everyone[name].groups[new])
+    for name, harm in (harms or {}).items():
+        everyone[name] = everyone[name]._replace(pitches=harm(everyone[name].pitches))
     number = min(len(windows.pitches) for windows in (half, *everyone.values()))
     rows = []
     for name, windows in everyone.items():
