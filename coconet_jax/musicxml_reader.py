@@ -263,9 +263,9 @@ def _merge_ties(bars: Sequence[_StaffBar], layers: Sequence[_Layer]) -> list[tup
                 at = next((at for at in held if set(singers) & set(found[at][1])), held[0])
                 waiting.remove(at)
                 note, sung = found[at]
-                if gone := tuple(layer for layer in sung if layer not in singers):
+                kept = tuple(layer for layer in sung if layer in singers) or sung
+                if gone := tuple(layer for layer in sung if layer not in kept):
                     found.append((note, gone))  # what both shared goes on in one
-                kept = tuple(layer for layer in sung if layer in singers) or singers
                 found[at] = (note._replace(end=end), kept)
             else:
                 at = len(found)

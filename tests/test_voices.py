@@ -501,3 +501,13 @@ def test_what_both_voices_share_goes_on_in_one(tmp_path):
     read = _read_bars(tmp_path, [("Women", [bar]), ("Men", [men])], notation.read_satb)
     assert read.pitches[:, 0].tolist() == [72] * 16 and read.pitches[:, 1].tolist() == [72] * 8 + [67] * 8
     assert np.flatnonzero(read.onset[:, 0]).tolist() == [0]
+
+
+def test_a_tie_into_the_other_written_voice_is_still_one_note(tmp_path):
+    tie = ('<tie type="start"/>', '<tie type="stop"/>')
+    upper = files.note("C5", 8, tie[0] + "<voice>1</voice>") + files.voiced("D5", 8, 1)
+    lower = files.voiced("A4", 8, 2) + files.note("C5", 8, tie[1] + "<voice>2</voice>")
+    men = files.voiced("E4", 16, 1) + files.backup() + files.voiced("C3", 16, 2)
+    (tmp_path / "a.musicxml").write_text(files.musicxml([("Women", [upper + files.backup() + lower]), ("Men", [men])]))
+    women = notation.musicxml_reader.read(tmp_path / "a.musicxml").parts[0]
+    assert sorted((note.start, note.end, note.pitch) for note in women.notes) == [(0, 2, 69), (0, 4, 72), (2, 4, 74)]
