@@ -69,7 +69,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         ("complete", "FILE", "the gaps of a score: what is written stays, what is silent is filled"),
         ("inpaint", "FILE", "some bars of a score anew (--span)"),
         ("revoice", "FILE", "each voice of a score anew, one after another, fitted to the others"),
-        ("transition", "A,B", f"a bridge from score A to score B (--bars, {BRIDGE_BARS} unless given)"),
+        (
+            "transition",
+            "A,B",
+            f"a bridge from score A to score B (--bars, {BRIDGE_BARS} unless given, and up to half a bar more or less, "
+            "so that the bar lines of B fit those of A)",
+        ),
         ("hybrid", "A,B[,C]", "a chorale with passages out of each of these scores, and what joins them"),
         ("variations", "FILE", "a score changed here and there (--similarity)"),
         ("extend", "FILE", f"more bars after a score (--bars, {COMPOSE_BARS} unless given), or --before it"),
@@ -83,7 +88,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--bars",
         type=int,
         metavar="N",
-        help="bars to write (from nothing: default 4; extend, transition; complete: in all)",
+        help="bars to write (from nothing: default 4, or as many as --given has if that is more; extend, transition; "
+        "complete: in all)",
     )
     length.add_argument(
         "--steps", type=int, metavar="N", help="the same in steps of the model's grid, usually sixteenths"
@@ -153,7 +159,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--last_chord_steps",
         type=int,
         metavar="N",
-        help="its length; default: two quarters, or that of the last note that is given",
+        help="its length; default: two quarters, or less where the last note that is given is shorter",
     )
 
     group = parser.add_argument_group(

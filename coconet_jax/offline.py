@@ -109,7 +109,7 @@ def _check_same_run(folder: storage.Named, stored: dict[str, Any], asked: dict[s
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise errors.InputError(
             f"{folder} holds another run, with other {', '.join(texts)}{more}; choose another folder, ask for the "
-            "same, or replace it (--overwrite)"
+            "same, or empty it (coconet_jax.sample: --overwrite)"
         )
     if stored["num_samples"] > asked["num_samples"]:
         raise errors.InputError(

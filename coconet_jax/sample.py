@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", metavar="DIR", help=weights.HELP)
     parser.add_argument("--step", type=int, metavar="N", help="checkpoint to take (default: the best on validation)")
     count = parser.add_mutually_exclusive_group()
-    count.add_argument("--num_samples", type=int, metavar="N", help="how many (default: 4)")
+    count.add_argument(
+        "--num_samples", type=int, metavar="N", help="how many (default: 4); more than lie in --out add to them"
+    )
     count.add_argument("--alternatives", type=int, metavar="K", help="how many, all different from each other")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same music (default: 0)")
     parser.add_argument(

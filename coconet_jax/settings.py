@@ -12,9 +12,9 @@ _HELP = {
     "sampler": "gibbs (default) rewrites blocks over and over; ancestral writes one note after another; "
     "ancestral_gibbs does so inside blocks; maskgit takes few calls and keeps, more and more, the surest notes; "
     "upsample goes from quarters to sixteenths",
-    "num_steps": "more is slower and better, of maskgit safer. Steps of gibbs and upsample, a model call each "
-    "(default: one for each note to be written, at most those of 4 bars, and to harmonise half as many); calls at most "
-    "of maskgit (default: 32) and ancestral (default: one for each note, in pieces of any length); blocks of "
+    "num_steps": "more is slower and better, of maskgit safer. Steps of gibbs and upsample, a model call each, "
+    "after that of the first fill (default: one for each note to be written, at most those of 4 bars, and to harmonise "
+    "half as many); calls of maskgit (default: 32), and at most of ancestral (default: one for each note); blocks of "
     "ancestral_gibbs, each of as many calls as it has notes (default: 8)",
     "temperature": "below 1 careful, above 1 adventurous (default: "
     + "".join(f"{value} of {name}, " for name, value in config_lib.TEMPERATURES.items())
