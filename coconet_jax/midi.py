@@ -106,9 +106,10 @@ class _Track(NamedTuple):
 def _read_track(track: mido.MidiTrack, ticks_per_quarter: int) -> _Track:
     """Notes by channel, changes of meter and tempo, all in quarters.
 
-    A key struck again while it sounds ends the note before; one struck twice at once, by two voices in unison, is two
-    notes. One never released sounds to the end of the track, as players do it. When those notes begin is kept, and
-    when notes without length are, which are left out.
+    A key struck again while it sounds ends the note before, whose release may come after that: then the second release
+    ends the later note. One struck twice at once, by two voices in unison, is two notes. One never released sounds to
+    the end of the track, as players do it. When those notes begin is kept, and when notes without length are, which
+    are left out.
     """
     notes: dict[int, list[parts.Note]] = {}
     meters, tempos, empty, drums = [], [], [], False
