@@ -96,7 +96,8 @@ class Train:
     # Steps in one compiled call; 0: 1 on CPU, 10 elsewhere; 1 where data are streamed. On accelerators no bit of the
     # result depends on it; on CPU, where the loop is slow, 1 has a program of its own, equal but for rounding.
     steps_per_dispatch: int = 0
-    # A run's folder or a model that ships: start from its parameters; its net may be smaller (model.extend).
+    # A run's folder or a model that ships: start from its parameters; its net may be smaller (model.extend). Several
+    # with commas between: from the mean of theirs, for nets that came from one start.
     init_from: str = ""
 
 

@@ -204,7 +204,14 @@ def _initial_state(config: Any, kind: checkpoint.Kind[Any] = checkpoint.COCONET)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 2**31 - 1)  # apart from every step's key
     if not config.train.init_from:
         return state_lib.begin(kind.init(key, config.model), config.train)
-    source = config.train.init_from
+    found = [_start(source, config, kind, key) for source in config.train.init_from.split(",")]
+    # Nets that went on from one start differ little, and the mean of their weights is often better than any of them
+    # (Wortsman et al. 2022, arXiv 2203.05482).
+    return state_lib.begin(jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found), config.train)
+
+
+def _start(source: str, config: Any, kind: checkpoint.Kind[Any], key: jax.Array) -> model.Variables:
+    """The variables of a run or a model that ships, for the net that is to be trained."""
     loaded: Any = checkpoint.load(source) if kind is checkpoint.COCONET else checkpoint.load_kind(kind, source)
     ignored = ("dtype", "remat", "bn_momentum", "bn_scale_init", "dropout")
     wanted, stored = dataclasses.asdict(config.model), dataclasses.asdict(loaded.config.model)
@@ -221,10 +228,10 @@ def _initial_state(config: Any, kind: checkpoint.Kind[Any] = checkpoint.COCONET)
     if differing:
         larger_too = kind is checkpoint.COCONET and loaded.config.model.num_layers % 2 == 0
         raise errors.InputError(
-            f"train.init_from={config.train.init_from} holds another network: {'; '.join(differing)}; "
+            f"train.init_from={source} holds another network: {'; '.join(differing)}; "
             "use the same model settings" + larger_too * ", or pairs of layers more before the last three, and beats"
         )
-    return state_lib.begin(variables, config.train)
+    return variables
 
 
 def _rows_of_process(batch_size: int, mesh: devices.Mesh) -> np.ndarray:

@@ -243,7 +243,7 @@ def test_the_landed_state_can_be_gone_on_with_and_names_no_machine(tmp_path):
             assert not re.search(r"[\s\"]/\w+/", path.read_text()), path
     _copy(folder, tmp_path)
     loaded = checkpoint.load(tmp_path)
-    assert loaded.config.model.num_layers == 26
+    assert loaded.config.model.num_layers == 20
     manager = checkpoint.open_run(tmp_path)
     restored = checkpoint.restore(manager, loaded.config, devices.make_mesh(1), "")  # of whatever pieces
     manager.close()

@@ -481,6 +481,21 @@ def test_a_run_starts_from_what_ships():
     assert_equal(state.params, weights_lib.read("small").variables["params"])
 
 
+def test_a_run_starts_from_the_mean_of_several(tiny_config, toy_path, tmp_path):
+    config = dataclasses.replace(run_of(tiny_config, toy_path), num_devices=1)
+    places = [str(tmp_path / name) for name in ("first", "second")]
+    for seed, place in enumerate(places):
+        train.train(with_train(config, seed=seed), place)
+    state = train._initial_state(with_train(config, init_from=",".join(places)))
+    one, other = (checkpoint.load(place).variables for place in places)
+    pairs = list(zip(leaves(one["params"]), leaves(other["params"]), strict=True))
+    assert any(np.any(a != b) for a, b in pairs)
+    for mine, (a, b) in zip(leaves(state.params), pairs, strict=True):
+        np.testing.assert_allclose(mine, (a + b) / 2, rtol=1e-6, atol=1e-7)
+    with pytest.raises(errors.InputError, match="nowhere"):
+        train._initial_state(with_train(config, init_from=f"{places[0]},nowhere"))
+
+
 def test_early_stop(tiny_config, toy_path, tmp_path, capsys):
     # A rate so small that BatchNorm's noise decides: progress ends soon.
     config = run_of(tiny_config, toy_path, learning_rate=1e-12, num_steps=60, eval_every=1, early_stop_evals=2)
