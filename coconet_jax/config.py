@@ -391,6 +391,8 @@ def _validate(config: Run) -> None:
         train.save_every,
         f"use a multiple of train.eval_every={train.eval_every}, or 0",
     )
+    named = all(train.init_from.split(",")) or not train.init_from
+    _require(named, "train.init_from", train.init_from, "give runs or models, and one comma between two")
     _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
     _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
     _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")

@@ -311,7 +311,8 @@ _HELP = """Trains a Coconet on four-part chorales, or resumes the run that lives
 Fine-tune on scores of your own:
   python -m coconet_jax.train --config=configs/cpu.py --workdir=runs/mine --config.train.init_from=runs/first \\
       --config.data.dataset=folder --config.data.source=my_scores
-(what ships instead of runs/first: --config=configs/small.py ... --config.train.init_from=small)
+(what ships instead of runs/first: --config=configs/small.py ... --config.train.init_from=small; runs/a,runs/b: the mean
+of two that went on from one start)
 
 Ctrl-C or SIGTERM saves and ends. All fields and their defaults: coconet_jax/config.py."""
 
