@@ -52,6 +52,14 @@ def test_subsamples_and_halves():
     assert sets.from_samples(draw_windows(3)).groups.tolist() == [0, 1, 2]
 
 
+def test_joined_parts_share_no_piece():
+    parts = [sets.Windows(draw_windows(n), np.arange(n) // 2) for n in (6, 4, 2)]
+    joined = sets.join(parts)
+    np.testing.assert_array_equal(joined.pitches, np.concatenate([part.pitches for part in parts]))
+    assert joined.groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert sets.join(parts[:1]).groups.tolist() == parts[0].groups.tolist()
+
+
 @pytest.mark.parametrize("name", sets.DAMAGES)
 def test_damage_is_drawn_from_the_generator_and_leaves_its_input(name):
     pitches = draw_windows()

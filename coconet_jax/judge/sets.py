@@ -4,7 +4,7 @@ Windows are pitches [n,t,4] of MIDI numbers, -1 = rest. Every function that draw
 arrays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from jaxtyping import Integer
@@ -58,6 +58,13 @@ def cut_windows(split: pieces.Pieces, num_steps: int, hop: int | None = None) ->
     if not cut:
         raise errors.InputError(f"no piece has {num_steps} steps; use shorter windows")
     return Windows(np.stack([window for window, _ in cut]), np.array([number for _, number in cut]))
+
+
+def join(parts: Sequence[Windows]) -> Windows:
+    """Windows of one length, of several splits, as one set in which no two parts share a group."""
+    before = np.cumsum([0] + [part.groups.max() + 1 for part in parts[:-1]])
+    groups = [part.groups + first for part, first in zip(parts, before, strict=True)]
+    return Windows(np.concatenate([part.pitches for part in parts]), np.concatenate(groups))
 
 
 def subsample(rng: np.random.Generator, windows: Windows, number: int) -> Windows:
