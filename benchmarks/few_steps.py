@@ -114,7 +114,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument(
-        "--split", default="valid", choices=pieces.SPLITS, help="real music to compare with (default: valid)"
+        "--split",
+        default="valid",
+        choices=samplers.REAL,
+        help="real music to compare with; all: the whole set (default: valid)",
     )
     parser.add_argument("--num_samples", type=int, default=4096, help="of each set (default: 4096)")
     parser.add_argument("--calls", type=int, default=32, help="model calls of MaskGIT (default: 32)")
@@ -134,7 +137,7 @@ def main() -> None:
             text: maskgit_of(text, args.calls) for text in args.settings.split(",")
         }
         loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
-        real = sets.cut_windows(piece_set.splits[args.split], STEPS, 16)
+        real = samplers.cut_real(piece_set, args.split, STEPS)
         training = sets.cut_windows(piece_set.splits["train"], STEPS).pitches
         features, by_ear = distances.fit_theory(training), composers.fit_features(composers.load(), training)
         judging = critic.load()

@@ -21,7 +21,6 @@ from coconet_jax import checkpoint, config, devices, errors, files, generate, pi
 from coconet_jax.judge import composers, copies, critic, distances, ranking, rates, sets, theory
 
 STEPS = critic.STEPS
-ALL = "all"
 SHARES = ("triads", "triads_or_sevenths", "repeated_chords")
 COUNTS = ("dissonances_by_leap", "suspensions", "dominants", "stops")
 
@@ -102,8 +101,8 @@ def main() -> None:
     parser.add_argument(
         "--split",
         default="valid",
-        choices=(*pieces.SPLITS, ALL),
-        help="real music to compare with; all: of the three together (default: valid)",
+        choices=samplers.REAL,
+        help="real music to compare with; all: the whole set (default: valid)",
     )
     parser.add_argument("--num_samples", type=int, default=64, help="of each set (default: 64)")
     parser.add_argument("--calls", default="256", help="model calls before polishing, with commas (default: 256)")
@@ -135,8 +134,7 @@ def main() -> None:
     with errors.exit_on_input_error():
         all_passages = [passages_of(text) for text in args.passages.split(",")]
         loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
-        chosen_splits = pieces.SPLITS if args.split == ALL else (args.split,)
-        real = sets.join([sets.cut_windows(piece_set.splits[split], STEPS, 16) for split in chosen_splits])
+        real = samplers.cut_real(piece_set, args.split, STEPS)
         training = sets.cut_windows(piece_set.splits["train"], STEPS)
         half, other = sets.halve(np.random.default_rng(0), real)
         known = {

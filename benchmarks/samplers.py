@@ -36,6 +36,9 @@ from coconet_jax.judge import rates, sets, theory
 
 Row = dict[str, Any]  # what a table prints: a name, an int or float, a rates.Rate or a rates.Measure
 
+WHOLE_SET = "all"
+REAL = (*pieces.SPLITS, WHOLE_SET)  # what real music there is to compare with
+
 SAMPLER_COLUMNS = {
     "sampler": "Sampler",
     "model_calls": "Model calls",
@@ -49,6 +52,12 @@ THEORY_COLUMNS = {
     "triads": "Triads on beats",
     "repeated_chords": "Repeated chords",
 }
+
+
+def cut_real(piece_set: pieces.PieceSet, split: str, steps: int) -> sets.Windows:
+    """Bach's windows at bar hops, of a split or of the whole set."""
+    chosen = pieces.SPLITS if split == WHOLE_SET else (split,)
+    return sets.join([sets.cut_windows(piece_set.splits[name], steps, 16) for name in chosen])
 
 
 def measure(pitches: Integer[np.ndarray, "n t 4"], steps_per_quarter: int = 4) -> Row:
