@@ -99,6 +99,10 @@ class Train:
     # A run's folder or a model that ships: start from its parameters; its net may be smaller (model.extend). Several
     # with commas between: from the mean of theirs, for nets that came from one start.
     init_from: str = ""
+    # Runs or models, with commas between: beside what stands in the pieces the net learns the mean of their
+    # probabilities, which counts for so much (Hinton et al. 2015, arXiv 1503.02531).
+    teachers: str = ""
+    teacher_share: float = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -391,8 +395,10 @@ def _validate(config: Run) -> None:
         train.save_every,
         f"use a multiple of train.eval_every={train.eval_every}, or 0",
     )
-    named = all(train.init_from.split(",")) or not train.init_from
-    _require(named, "train.init_from", train.init_from, "give runs or models, and one comma between two")
+    for name, names in (("train.init_from", train.init_from), ("train.teachers", train.teachers)):
+        _require(all(names.split(",")) or not names, name, names, "give runs or models, and one comma between two")
+    fits = 0 < train.teacher_share <= 1
+    _require(fits, "train.teacher_share", train.teacher_share, "use a value above 0, up to 1")
     _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
     _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
     _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")

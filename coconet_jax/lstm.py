@@ -281,6 +281,8 @@ def check_settings(config: Config) -> None:
         "stratify",
         "frame_share",
         "past_share",
+        "teachers",
+        "teacher_share",
         "bn_batches",
         "eval_contexts",
     ):

@@ -5,7 +5,7 @@ Each is written for one device, uses collectives over the axis "data" and return
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,36 @@ def draw_task(
     return Task(choose(context, frames, earlier), choose(target, valid[..., None] & ~frames, ahead), ~other)
 
 
+class Lesson(NamedTuple):
+    """What is learned from other networks.
+
+    Attributes:
+      teachers: the networks, whose mean of probabilities is learned. They are constants of the compiled step.
+      share: of the loss that this mean counts for; the rest is what stands in the pieces.
+    """
+
+    teachers: tuple[model.Predict, ...] = ()
+    share: float = 0.0
+
+
+NO_LESSON: Final = Lesson()
+
+
+def soften(
+    lesson: Lesson, roll: Float[Array, "b t p i"], seen: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+) -> Float[Array, "b t p i"]:
+    """The distributions to be learned: the notes, in a share replaced by what the teachers think of the same context.
+
+    A teacher that has met the notes in training knows more of what else they might have been than the notes do
+    (Hinton et al. 2015, arXiv 1503.02531); several know more than one. A rest stays an all-zero column.
+    """
+    if not lesson.teachers:
+        return roll
+    thoughts = [jax.nn.softmax(teacher(roll, seen, valid).astype(jnp.float32), axis=2) for teacher in lesson.teachers]
+    sounding = jnp.sum(roll, axis=2, keepdims=True)
+    return (1 - lesson.share) * roll + lesson.share * sounding * sum(thoughts) / len(thoughts)
+
+
 def forward(
     variables: model.Variables,
     batch: data.Batch,
@@ -68,17 +98,19 @@ def forward(
     config: config_lib.Model,
     ends: bool,
     keep: Float[Array, "b k f"] | None = None,
+    lesson: Lesson = NO_LESSON,
 ) -> tuple[Float[Array, ""], Any]:
     """In training: the sum of the ordering NLL over this device's examples, and the BatchNorm statistics.
 
     Where crops show the `ends` of pieces, what lies outside is to the network a part of them that is given: silence.
-    `keep`: see `model.apply`.
+    `keep`: see `model.apply`. With a lesson the sum is of the cross-entropy with what `soften` gives.
     """
     roll = pianoroll.from_pitches(batch.pitches)
     silent = ~batch.valid & (task.whole[:, None] & ends)
     seen, valid = task.context | silent[..., None], batch.valid | silent
     logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS, keep=keep)
-    return objective.nll_and_cells(logits, roll, task.target, batch.valid)[0], stats
+    wanted = soften(lesson, roll, seen, valid)
+    return objective.nll_and_cells(logits, wanted, task.target, batch.valid)[0], stats
 
 
 def own_index(total: int) -> Int[Array, " b"]:
@@ -113,7 +145,11 @@ def draw_dropout(
 
 
 def train_step(
-    state: state_lib.TrainState, source: data.Resident | data.Batch, *, config: config_lib.Config
+    state: state_lib.TrainState,
+    source: data.Resident | data.Batch,
+    *,
+    config: config_lib.Config,
+    lesson: Lesson = NO_LESSON,
 ) -> tuple[state_lib.TrainState, dict[str, Float[Array, ""]]]:
     """One update on one device; gradients and statistics are summed over the axis "data".
 
@@ -121,6 +157,7 @@ def train_step(
       state: replicated.
       source: all pieces, to draw this device's crops from, or this device's streamed batch.
       config: the run's.
+      lesson: what is learned from other networks.
 
     Returns:
       The new state and {"loss": nats per variable, "grad_norm"}, equal on all devices.
@@ -138,7 +175,7 @@ def train_step(
 
     def loss(params: Any) -> tuple[Float[Array, ""], Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        total, stats = forward(variables, batch, task, config.model, config.data.ends, keep)
+        total, stats = forward(variables, batch, task, config.model, config.data.ends, keep, lesson)
         return total / cells, stats
 
     (part, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)

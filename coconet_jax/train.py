@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from absl import app, flags
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 from ml_collections import config_flags
 import numpy as np
 
@@ -96,6 +98,8 @@ def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) ->
             return devices.map_body(body, mesh, config.parallel, sharded=sharded, donate=donate)
 
         body = functools.partial(net.bodies.train_step, config=config)
+        if config.train.teachers:
+            body = functools.partial(body, lesson=_lesson(config))
         if streams or (per_dispatch == 1 and devices.on_cpu()):
             run_one = compiled(body, sharded=(False, streams), donate=(0,))
             run_steps = lambda state, source, _: run_one(state, source)  # noqa: E731
@@ -234,6 +238,29 @@ def _start(source: str, config: Any, kind: checkpoint.Kind[Any], key: jax.Array)
     return variables
 
 
+def _lesson(config: config_lib.Run) -> steps.Lesson:
+    found = [checkpoint.load(source) for source in config.train.teachers.split(",")]
+    grids = [loaded.config.data.steps_per_quarter for loaded in found]
+    if other := [grid for grid in grids if grid != config.data.steps_per_quarter]:
+        raise errors.InputError(
+            f"train.teachers={config.train.teachers}: one has {other[0]} steps per quarter, "
+            f"data.steps_per_quarter={config.data.steps_per_quarter}; give teachers on the same grid"
+        )
+    return steps.Lesson(tuple(_teacher(loaded) for loaded in found), config.train.teacher_share)
+
+
+def _teacher(loaded: weights_lib.Loaded) -> model.Predict:
+    constants = jax.tree.map(np.asarray, loaded.variables)  # those of a compiled step may be bound to no device
+
+    def teacher(
+        roll: Float[Array, "b t p i"], seen: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+    ) -> Float[Array, "b t p i"]:
+        variables = jax.tree.map(jnp.asarray, constants)
+        return model.apply(variables, loaded.config.model, roll, seen, valid, train=False)[0]
+
+    return teacher
+
+
 def _rows_of_process(batch_size: int, mesh: devices.Mesh) -> np.ndarray:
     """Places in the global batch of the examples of this process's devices, in the mesh's order."""
     local = batch_size // mesh.size
@@ -313,6 +340,10 @@ Fine-tune on scores of your own:
       --config.data.dataset=folder --config.data.source=my_scores
 (what ships instead of runs/first: --config=configs/small.py ... --config.train.init_from=small; runs/a,runs/b: the mean
 of two that went on from one start)
+
+Learn from networks that are trained already, beside the pieces:
+  python -m coconet_jax.train --config=configs/small.py --workdir=runs/pupil --config.train.teachers=small,runs/other \
+      --config.train.teacher_share=0.7
 
 Ctrl-C or SIGTERM saves and ends. All fields and their defaults: coconet_jax/config.py."""
 

@@ -98,6 +98,45 @@ def test_overfits_one_batch(tiny_config, toy_pieces):
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
 
 
+def opinion(pitch: int) -> model.Predict:
+    """A teacher that thinks alike of all contexts: one pitch has half of the probability, the others share the rest."""
+    logits = np.zeros(pianoroll.NUM_PITCHES)
+    logits[pitch] = np.log(pianoroll.NUM_PITCHES - 1)
+    return lambda roll, seen, valid: jnp.broadcast_to(logits[:, None], roll.shape)
+
+
+def test_what_teachers_think_takes_a_share_of_what_is_learned(toy_pieces):
+    pitches = np.array(toy_pieces.splits["train"].pitches[:2, :16])
+    pitches[0, 3, 1] = pianoroll.REST
+    roll, seen = pianoroll.from_pitches(jnp.asarray(pitches)), jnp.zeros(pitches.shape, bool)
+    lesson = steps.Lesson((opinion(5), opinion(9)), 0.4)
+    wanted = np.asarray(steps.soften(lesson, roll, seen, seen[..., 0]))
+    thought = np.full(pianoroll.NUM_PITCHES, 0.5 / (pianoroll.NUM_PITCHES - 1))
+    thought[[5, 9]] = (0.5 + thought[0]) / 2
+    expected = 0.6 * np.asarray(roll) + 0.4 * thought[:, None]
+    expected *= (pitches != pianoroll.REST)[:, :, None]
+    np.testing.assert_allclose(wanted, expected, atol=1e-6)
+    np.testing.assert_array_equal(steps.soften(steps.Lesson(), roll, seen, seen[..., 0]), roll)
+
+
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_a_net_learns_from_teachers_what_stands_in_no_piece(tiny_config, toy_pieces, parallel):
+    config = with_train(tiny_config, learning_rate=1e-2, warmup_steps=0, schedule="constant")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, pitch_embedding=True))
+    resident = data.make_resident(toy_pieces.splits["train"], config.data)
+    mesh = devices.make_mesh(2)
+    body = functools.partial(steps.train_step, config=config, lesson=steps.Lesson((opinion(7),), 1.0))
+    step = devices.map_body(body, mesh, parallel, sharded=(False, False), donate=(0,))
+    state = devices.replicate(state_lib.create(jax.random.key(0), config), mesh)
+    source = devices.replicate(resident, mesh)
+    losses = []
+    for _ in range(120):
+        state, metrics = step(state, source)
+        losses.append(float(metrics["loss"]))
+    entropy = 0.5 * np.log(2) - 0.5 * np.log(0.5 / (pianoroll.NUM_PITCHES - 1))
+    assert losses[0] > entropy + 0.5 and losses[-1] < entropy + 0.1
+
+
 @pytest.mark.parametrize(("parallel", "dropout"), [("shard_map", 0.0), ("pmap", 0.0), ("shard_map", 0.3)])
 def test_eight_devices_agree_with_one(tiny_config, toy_pieces, parallel, dropout):
     resident = data.make_resident(toy_pieces.splits["train"], tiny_config.data)
@@ -494,6 +533,19 @@ def test_a_run_starts_from_the_mean_of_several(tiny_config, toy_path, tmp_path):
         np.testing.assert_allclose(mine, (a + b) / 2, rtol=1e-6, atol=1e-7)
     with pytest.raises(errors.InputError, match="nowhere"):
         train._initial_state(with_train(config, init_from=f"{places[0]},nowhere"))
+
+
+def test_a_run_learns_from_other_runs(tiny_config, toy_path, tmp_path):
+    config = dataclasses.replace(run_of(tiny_config, toy_path), num_devices=1)
+    teacher = str(tmp_path / "alone")
+    for name, teachers in (("alone", ""), ("taught", f"{teacher},{teacher}")):
+        train.train(with_train(config, teachers=teachers), tmp_path / name)
+    alone, taught = (checkpoint.load(tmp_path / name).variables["params"] for name in ("alone", "taught"))
+    assert any(np.any(a != b) for a, b in zip(leaves(alone), leaves(taught), strict=True))
+    with pytest.raises(errors.InputError, match="nowhere"):
+        train.train(with_train(config, teachers="nowhere"), tmp_path / "none")
+    with pytest.raises(errors.InputError, match=r"train\.teachers=small: one has 4 steps per quarter"):
+        train._lesson(with_data(with_train(config, teachers="small"), steps_per_quarter=2))
 
 
 def test_early_stop(tiny_config, toy_path, tmp_path, capsys):
