@@ -117,7 +117,7 @@ def main() -> None:
         "--split",
         default="valid",
         choices=samplers.REAL,
-        help="real music to compare with; all: the whole set (default: valid)",
+        help=samplers.REAL_HELP,
     )
     parser.add_argument("--num_samples", type=int, default=4096, help="of each set (default: 4096)")
     parser.add_argument("--calls", type=int, default=32, help="model calls of MaskGIT (default: 32)")

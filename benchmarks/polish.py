@@ -102,7 +102,7 @@ def main() -> None:
         "--split",
         default="valid",
         choices=samplers.REAL,
-        help="real music to compare with; all: the whole set (default: valid)",
+        help=samplers.REAL_HELP,
     )
     parser.add_argument("--num_samples", type=int, default=64, help="of each set (default: 64)")
     parser.add_argument("--calls", default="256", help="model calls before polishing, with commas (default: 256)")

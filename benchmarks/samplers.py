@@ -38,6 +38,10 @@ Row = dict[str, Any]  # what a table prints: a name, an int or float, a rates.Ra
 
 WHOLE_SET = "all"
 REAL = (*pieces.SPLITS, WHOLE_SET)  # what real music there is to compare with
+REAL_HELP = (
+    "real music to compare with; all: the whole set, most of it training music, so that its NLL and what it copies say "
+    "nothing (default: valid)"
+)
 
 SAMPLER_COLUMNS = {
     "sampler": "Sampler",
@@ -55,8 +59,14 @@ THEORY_COLUMNS = {
 
 
 def cut_real(piece_set: pieces.PieceSet, split: str, steps: int) -> sets.Windows:
-    """Bach's windows at bar hops, of a split or of the whole set."""
-    chosen = pieces.SPLITS if split == WHOLE_SET else (split,)
+    """Bach's windows at bar hops, of a split or of the whole set.
+
+    Raises:
+      InputError: the set has no such split.
+    """
+    chosen = tuple(piece_set.splits) if split == WHOLE_SET else (split,)
+    if split not in (WHOLE_SET, *piece_set.splits):
+        raise errors.InputError(f"--split={split}: the data has {', '.join(piece_set.splits)}; use one of them, or all")
     return sets.join([sets.cut_windows(piece_set.splits[name], steps, 16) for name in chosen])
 
 

@@ -215,6 +215,7 @@ def save(
     valid_nll: float | None,
     *,
     valid_sha256: str = "",
+    teachers_sha256: str = "",
     kind: Kind[Any] = COCONET,
 ) -> None:
     """Starts writing a checkpoint of `state`; whole or not at all, also under kill -9. Saving a step twice is once.
@@ -227,6 +228,7 @@ def save(
       data_sha256: digest of the training pieces, so that no run is resumed on others.
       valid_nll: nats per variable, where the step was evaluated.
       valid_sha256: digest of the validation windows: they settle what is best and, on plateau, the learning rate.
+      teachers_sha256: digests of the teachers' weights, with spaces between.
       kind: of network.
     """
     step = int(state.step)
@@ -240,6 +242,7 @@ def save(
         "state_sha256": weights_lib.digest(_as_tree(state)),
         "data_sha256": data_sha256,
         "valid_sha256": valid_sha256,
+        "teachers_sha256": teachers_sha256,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")},
     }
     tree = _as_tree(state)
@@ -273,12 +276,13 @@ def restore(
     data_sha256: str,
     *,
     valid_sha256: str = "",
+    teachers_sha256: str = "",
     kind: Kind[Any] = COCONET,
 ) -> state_lib.TrainState | None:
     """The state of the last checkpoint, replicated over `mesh`; None in a new run. An empty digest is not compared.
 
     Raises:
-      InputError: the run was started under settings whose maths differ, or on other pieces.
+      InputError: the run was started under settings whose maths differ, on other pieces or with other teachers.
     """
     step = manager.latest_step()
     if step is None:
@@ -293,12 +297,21 @@ def restore(
                 f"this run was started on other {what} pieces (sha256 {there[:12]}, here {here[:12]}); give the same "
                 "data, or start a new --workdir (--config.train.init_from keeps the parameters)"
             )
+    if (there := stored.get("teachers_sha256", "")) != teachers_sha256:
+        raise errors.InputError(
+            f"this run was started with {_name_teachers(there)}, here are {_name_teachers(teachers_sha256)}; give "
+            "the same train.teachers, or start a new --workdir (--config.train.init_from keeps the parameters)"
+        )
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     shapes = _as_tree(state_lib.abstract(config, kind.init))
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     tree = _read(manager, step, train_state=ocp.args.StandardRestore(target)).train_state
     _check_digest(tree, stored["state_sha256"], manager, step)
     return state_lib.TrainState(**{**{name: {} for name in _MAY_BE_EMPTY}, **tree})
+
+
+def _name_teachers(sha256: str) -> str:
+    return f"teachers {', '.join(each[:12] for each in sha256.split())}" if sha256 else "no teachers"
 
 
 def _read_header(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:

@@ -100,7 +100,8 @@ class Train:
     # with commas between: from the mean of theirs, for nets that came from one start.
     init_from: str = ""
     # Runs or models, with commas between: beside what stands in the pieces the net learns the mean of their
-    # probabilities, which counts for so much (Hinton et al. 2015, arXiv 1503.02531).
+    # probabilities (Hinton et al. 2015, arXiv 1503.02531). teacher_share of the loss is the cross-entropy with that
+    # mean, so that the loss says less than valid_nll does. Each costs a forward pass a step.
     teachers: str = ""
     teacher_share: float = 0.7
 
@@ -156,6 +157,7 @@ RESUMABLE = frozenset(
         "train.keep_milestones",
         "train.steps_per_dispatch",
         "train.init_from",
+        "train.teachers",  # by name; that they are the same is looked after by their digests
         "distributed.mode",
         "distributed.coordinator",
         "distributed.num_processes",
@@ -237,8 +239,8 @@ class Sample:
 
 
 # What is drawn at unless told otherwise, where it is not the released code's: polished samples of Gibbs have triads and
-# V-I nearer to Bach's at 1.05 than at 0.99 (docs/results.md); of those tried with 32 calls of MaskGIT the KID is lowest
-# at 0.8 (docs/sampling.md).
+# V-I nearer to Bach's at 1.05 than at 0.99; of those tried with 32 calls of MaskGIT the KID is lowest at 0.8
+# (docs/sampling.md).
 TEMPERATURES: Final = {"gibbs": 1.05, "maskgit": 0.8}
 
 
@@ -399,6 +401,8 @@ def _validate(config: Run) -> None:
         _require(all(names.split(",")) or not names, name, names, "give runs or models, and one comma between two")
     fits = 0 < train.teacher_share <= 1
     _require(fits, "train.teacher_share", train.teacher_share, "use a value above 0, up to 1")
+    heard = bool(train.teachers) or train.teacher_share == Train.teacher_share
+    _require(heard, "train.teacher_share", train.teacher_share, "it needs train.teachers")
     _require(train.learning_rate > 0, "train.learning_rate", train.learning_rate, "use a value above 0, such as 3e-3")
     _require(0 <= train.ema_decay < 1, "train.ema_decay", train.ema_decay, "use a value in [0, 1)")
     _require(0 <= train.context_prob < 1, "train.context_prob", train.context_prob, "use a value in [0, 1)")

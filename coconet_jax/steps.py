@@ -61,23 +61,41 @@ def draw_task(
     return Task(choose(context, frames, earlier), choose(target, valid[..., None] & ~frames, ahead), ~other)
 
 
+Teacher = Callable[
+    [Float[Array, "b t p i"], Bool[Array, "b t i"], Bool[Array, "b t"], Bool[Array, "b t"]],
+    Float[Array, "b t p i"],
+]
+
+
 class Lesson(NamedTuple):
     """What is learned from other networks.
 
     Attributes:
-      teachers: the networks, whose mean of probabilities is learned. They are constants of the compiled step.
+      teachers: the networks, whose mean of probabilities is learned: logits of roll, context, valid and where silence
+        outside the piece is to be shown. They are constants of the compiled step.
       share: of the loss that this mean counts for; the rest is what stands in the pieces.
     """
 
-    teachers: tuple[model.Predict, ...] = ()
+    teachers: tuple[Teacher, ...] = ()
     share: float = 0.0
 
 
 NO_LESSON: Final = Lesson()
 
 
+def show_silence(
+    context: Bool[Array, "b t i"], valid: Bool[Array, "b t"], silent: Bool[Array, "b t"]
+) -> tuple[Bool[Array, "b t i"], Bool[Array, "b t"]]:
+    """Context and steps of scores whose silence outside is a part of them, and given."""
+    return context | silent[..., None], valid | silent
+
+
 def soften(
-    lesson: Lesson, roll: Float[Array, "b t p i"], seen: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+    lesson: Lesson,
+    roll: Float[Array, "b t p i"],
+    context: Bool[Array, "b t i"],
+    valid: Bool[Array, "b t"],
+    silent: Bool[Array, "b t"],
 ) -> Float[Array, "b t p i"]:
     """The distributions to be learned: the notes, in a share replaced by what the teachers think of the same context.
 
@@ -86,7 +104,8 @@ def soften(
     """
     if not lesson.teachers:
         return roll
-    thoughts = [jax.nn.softmax(teacher(roll, seen, valid).astype(jnp.float32), axis=2) for teacher in lesson.teachers]
+    logits = [teacher(roll, context, valid, silent) for teacher in lesson.teachers]
+    thoughts = [jax.nn.softmax(each.astype(jnp.float32), axis=2) for each in logits]
     sounding = jnp.sum(roll, axis=2, keepdims=True)
     return (1 - lesson.share) * roll + lesson.share * sounding * sum(thoughts) / len(thoughts)
 
@@ -107,9 +126,9 @@ def forward(
     """
     roll = pianoroll.from_pitches(batch.pitches)
     silent = ~batch.valid & (task.whole[:, None] & ends)
-    seen, valid = task.context | silent[..., None], batch.valid | silent
+    seen, valid = show_silence(task.context, batch.valid, silent)
     logits, stats = model.apply(variables, config, roll, seen, valid, train=True, axis_name=devices.AXIS, keep=keep)
-    wanted = soften(lesson, roll, seen, valid)
+    wanted = soften(lesson, roll, task.context, batch.valid, silent)
     return objective.nll_and_cells(logits, wanted, task.target, batch.valid)[0], stats
 
 
@@ -160,7 +179,8 @@ def train_step(
       lesson: what is learned from other networks.
 
     Returns:
-      The new state and {"loss": nats per variable, "grad_norm"}, equal on all devices.
+      The new state and {"loss": nats per variable, "grad_norm"}, equal on all devices. With a lesson the loss holds
+      the teachers' entropy, and is no NLL.
     """
     train = config.train
     key = data.step_key(train.seed, state.step)

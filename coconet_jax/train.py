@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import os
 import re
@@ -76,8 +77,17 @@ def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) ->
         checkpoint.open_run(folder, milestone_base=config_lib.milestone_base(config.train))
     ) as manager:
         data_sha256, valid_sha256 = weights_lib.digest(resident), weights_lib.digest(valid.windows)
-        _check_same_everywhere(data_sha256 + valid_sha256)
-        state = checkpoint.restore(manager, config, mesh, data_sha256, valid_sha256=valid_sha256, kind=net.kind)
+        lesson, teachers_sha256 = _lesson(config)
+        _check_same_everywhere(data_sha256, valid_sha256, *teachers_sha256.split())
+        state = checkpoint.restore(
+            manager,
+            config,
+            mesh,
+            data_sha256,
+            valid_sha256=valid_sha256,
+            teachers_sha256=teachers_sha256,
+            kind=net.kind,
+        )
         if state is None:
             # By numpy: what a checkpoint was restored to is bound to a device of this process.
             state = devices.replicate(jax.tree.map(np.asarray, _initial_state(config, net.kind)), mesh)
@@ -98,8 +108,8 @@ def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) ->
             return devices.map_body(body, mesh, config.parallel, sharded=sharded, donate=donate)
 
         body = functools.partial(net.bodies.train_step, config=config)
-        if config.train.teachers:
-            body = functools.partial(body, lesson=_lesson(config))
+        if lesson.teachers:
+            body = functools.partial(body, lesson=lesson)
         if streams or (per_dispatch == 1 and devices.on_cpu()):
             run_one = compiled(body, sharded=(False, streams), donate=(0,))
             run_steps = lambda state, source, _: run_one(state, source)  # noqa: E731
@@ -135,6 +145,7 @@ def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) ->
             config=config,
             data_sha256=data_sha256,
             valid_sha256=valid_sha256,
+            teachers_sha256=teachers_sha256,
             kind=net.kind,
         )
 
@@ -184,11 +195,13 @@ def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) ->
     return stopped
 
 
-def _check_same_everywhere(sha256: str) -> None:
+def _check_same_everywhere(*sha256: str) -> None:
     if jax.process_count() > 1:
-        mine = np.frombuffer(bytes.fromhex(sha256), np.uint8)
+        mine = np.frombuffer(hashlib.sha256("".join(sha256).encode()).digest(), np.uint8)
         if (multihost_utils.process_allgather(mine) != mine).any():
-            raise errors.InputError("the processes hold different pieces; give all of them the same data")
+            raise errors.InputError(
+                "the processes hold different pieces or teachers; give all of them the same data and train.teachers"
+            )
 
 
 def _say(line: str) -> None:
@@ -238,25 +251,41 @@ def _start(source: str, config: Any, kind: checkpoint.Kind[Any], key: jax.Array)
     return variables
 
 
-def _lesson(config: config_lib.Run) -> steps.Lesson:
-    found = [checkpoint.load(source) for source in config.train.teachers.split(",")]
-    grids = [loaded.config.data.steps_per_quarter for loaded in found]
-    if other := [grid for grid in grids if grid != config.data.steps_per_quarter]:
-        raise errors.InputError(
-            f"train.teachers={config.train.teachers}: one has {other[0]} steps per quarter, "
-            f"data.steps_per_quarter={config.data.steps_per_quarter}; give teachers on the same grid"
-        )
-    return steps.Lesson(tuple(_teacher(loaded) for loaded in found), config.train.teacher_share)
+def _lesson(config: config_lib.Run) -> tuple[steps.Lesson, str]:
+    """What is learned from other networks, and the digests of their weights."""
+    if not config.train.teachers:
+        return steps.NO_LESSON, ""
+    names = config.train.teachers.split(",")
+    found = [checkpoint.load(name) for name in names]
+    for name, loaded in zip(names, found, strict=True):
+        grid, beat = config.data.steps_per_quarter, loaded.config.model.beat_steps
+        if loaded.config.data.steps_per_quarter != grid:
+            raise errors.InputError(
+                f"train.teachers={name}: it has {loaded.config.data.steps_per_quarter} steps per quarter, "
+                f"data.steps_per_quarter={grid}; give teachers on the same grid"
+            )
+        if beat and config_lib.crop_grid(config.data) % beat:
+            raise errors.InputError(
+                f"train.teachers={name}: it counts beats of {beat} steps, and crops begin on any of "
+                f"{config_lib.crop_grid(config.data)}; use data.crop_grid={beat}"
+            )
+    teachers = tuple(_teacher(loaded, config.model) for loaded in found)
+    return steps.Lesson(teachers, config.train.teacher_share), " ".join(loaded.sha256 for loaded in found)
 
 
-def _teacher(loaded: weights_lib.Loaded) -> model.Predict:
-    constants = jax.tree.map(np.asarray, loaded.variables)  # those of a compiled step may be bound to no device
+def _teacher(loaded: weights_lib.Loaded, pupil: config_lib.Model) -> steps.Teacher:
+    constants = jax.tree.map(np.asarray, loaded.variables)  # those of a compiled step must be bound to no device
+    config = dataclasses.replace(loaded.config.model, dtype=pupil.dtype, remat=False)
 
     def teacher(
-        roll: Float[Array, "b t p i"], seen: Bool[Array, "b t i"], valid: Bool[Array, "b t"]
+        roll: Float[Array, "b t p i"],
+        context: Bool[Array, "b t i"],
+        valid: Bool[Array, "b t"],
+        silent: Bool[Array, "b t"],
     ) -> Float[Array, "b t p i"]:
-        variables = jax.tree.map(jnp.asarray, constants)
-        return model.apply(variables, loaded.config.model, roll, seen, valid, train=False)[0]
+        if loaded.config.data.ends:  # others have never met silence that is given
+            context, valid = steps.show_silence(context, valid, silent)
+        return model.make_predict(jax.tree.map(jnp.asarray, constants), config)(roll, context, valid)
 
     return teacher
 
@@ -342,7 +371,7 @@ Fine-tune on scores of your own:
 of two that went on from one start)
 
 Learn from networks that are trained already, beside the pieces:
-  python -m coconet_jax.train --config=configs/small.py --workdir=runs/pupil --config.train.teachers=small,runs/other \
+  python -m coconet_jax.train --config=configs/small.py --workdir=runs/pupil --config.train.teachers=small,runs/other \\
       --config.train.teacher_share=0.7
 
 Ctrl-C or SIGTERM saves and ends. All fields and their defaults: coconet_jax/config.py."""

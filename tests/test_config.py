@@ -132,6 +132,7 @@ BAD_VALUES = [
     ("train.init_from", "small,", "give runs or models, and one comma between two"),
     ("train.teachers", ",small", "give runs or models, and one comma between two"),
     ("train.teacher_share", 0.0, "use a value above 0, up to 1"),
+    ("train.teacher_share", 0.5, "it needs train.teachers"),
     ("train.past_share", -0.5, "use a value in [0, 1]"),
     ("train.warmup_steps", 20_000, "must be below train.schedule_steps=20000"),
     ("train.warmup_steps", -1, "use 0 or more"),

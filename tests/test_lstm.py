@@ -222,7 +222,7 @@ def test_bad_settings_are_named(name, value):
 
 
 def test_settings_of_the_network_alone_are_refused():
-    for name, value in (("weight_decay", 0.1), ("context", "bernoulli"), ("stratify", False), ("bn_batches", 4)):
+    for name, value in (("weight_decay", 0.1), ("context", "bernoulli"), ("stratify", False), ("teachers", "small")):
         with pytest.raises(errors.InputError, match=f"train.{name}={value}: the LSTM trains without it"):
             lstm.check_settings(lstm.read_config({"train": {name: value}}))
     with pytest.raises(errors.InputError, match="data.ends=True: .*use False"):
