@@ -279,7 +279,9 @@ def restore(
     teachers_sha256: str = "",
     kind: Kind[Any] = COCONET,
 ) -> state_lib.TrainState | None:
-    """The state of the last checkpoint, replicated over `mesh`; None in a new run. An empty digest is not compared.
+    """The state of the last checkpoint, replicated over `mesh`; None in a new run.
+
+    An empty digest of pieces is not compared.
 
     Raises:
       InputError: the run was started under settings whose maths differ, on other pieces or with other teachers.

@@ -11,6 +11,7 @@ from coconet_jax.judge import distances, rates, sets
 
 sys.path.insert(0, str(conftest.REPOSITORY / "benchmarks"))
 import few_steps
+import samplers
 
 
 def test_who_is_further_from_bach():
@@ -40,3 +41,14 @@ def test_settings_are_read_or_refused_in_one_line():
     for wrong in ("12x0.3", "axbxc", ""):
         with pytest.raises(errors.InputError, match="use noise x remask share x temperature"):
             few_steps.maskgit_of(wrong, 32)
+
+
+def test_real_music_is_a_split_or_the_whole_set(toy_pieces):
+    found = samplers.cut_real(toy_pieces, "all", 16)
+    parts = [samplers.cut_real(toy_pieces, split, 16) for split in toy_pieces.splits]
+    np.testing.assert_array_equal(found.pitches, np.concatenate([part.pitches for part in parts]))
+    assert len(np.unique(found.groups)) == sum(len(np.unique(part.groups)) for part in parts)
+    part = toy_pieces._replace(splits={"train": toy_pieces.splits["train"]})
+    assert len(samplers.cut_real(part, "all", 16).pitches) == len(parts[0].pitches)
+    with pytest.raises(errors.InputError, match="--split=test: the data has train; use one of them, or all"):
+        samplers.cut_real(part, "test", 16)
