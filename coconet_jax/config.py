@@ -267,6 +267,8 @@ def _build(cls: type, mapping: Mapping[str, Any] | ml_collections.ConfigDict, pr
         if key not in hints:
             close = difflib.get_close_matches(key, hints, n=1)
             meant = f"did you mean {prefix}{close[0]}?" if close else f"known here: {', '.join(hints)}"
+            if prefix == "model." and not close:
+                meant += "; recipes of the LSTM are for python -m coconet_jax.sequence, others for coconet_jax.train"
             raise errors.InputError(f"unknown config field {prefix}{key}; {meant}")
     values = {}
     for name, hint in hints.items():

@@ -72,12 +72,12 @@ def train(config: config_lib.Run, workdir: storage.Named, net: Net = COCONET) ->
     valid = data.validation(piece_set.splits["valid"], config.data)
     streams = _is_too_large(resident, config.data)
     per_dispatch = 1 if streams else config.train.steps_per_dispatch or (1 if devices.on_cpu() else 10)
+    lesson, teachers_sha256 = _lesson(config)
 
     with contextlib.closing(
         checkpoint.open_run(folder, milestone_base=config_lib.milestone_base(config.train))
     ) as manager:
         data_sha256, valid_sha256 = weights_lib.digest(resident), weights_lib.digest(valid.windows)
-        lesson, teachers_sha256 = _lesson(config)
         _check_same_everywhere(data_sha256, valid_sha256, *teachers_sha256.split())
         state = checkpoint.restore(
             manager,

@@ -67,6 +67,7 @@ def test_config_is_frozen():
         ({"train": {"batchsize": 8}}, r"unknown config field train\.batchsize; did you mean train\.batch_size\?"),
         ({"trian": {}}, r"unknown config field trian; did you mean train\?"),
         ({"model": {"layers": 8}}, r"unknown config field model\.layers; did you mean model\.\w*layers\?"),
+        ({"model": {"events_per_step": 8}}, r".* model\.events_per_step; known here: .*; recipes of the LSTM"),
         ({"qqq": 1}, r"unknown config field qqq; known here: data, model, train, distributed, parallel, num_devices"),
     ],
 )

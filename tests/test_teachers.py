@@ -78,6 +78,7 @@ def test_a_run_learns_from_other_runs(tiny_config, toy_path, tmp_path):
     assert train.train(moved, tmp_path / "taught").step == 9
     with pytest.raises(errors.InputError, match="nowhere"):
         train.train(test_train.with_train(config, teachers="nowhere"), tmp_path / "none")
+    assert not (tmp_path / "none" / "checkpoints").exists()
     with pytest.raises(errors.InputError, match=r"train\.teachers=small: it has 4 steps per quarter"):
         train._lesson(test_train.with_data(test_train.with_train(config, teachers="small"), steps_per_quarter=2))
 
