@@ -152,7 +152,9 @@ def main() -> None:
     parser.add_argument("--pool", default="runs/critic_pool", help="folder filled by benchmarks/critic_pool.py")
     parser.add_argument("--save", help="file to write the critic to")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--load", help="report on this critic, not on a new one")
+    source.add_argument(
+        "--load", help="report on this critic, or on the mean of several, with commas between them, not on a new one"
+    )
     source.add_argument(
         "--networks", help="take the networks of these critics, with commas between them; fit the rest to the pool"
     )
@@ -165,7 +167,7 @@ def main() -> None:
     with errors.exit_on_input_error():
         names = ("num_members", "num_steps", "batch_size", "seed")
         settings = dataclasses.replace(defaults, **{name: getattr(args, name) for name in names})
-        names_given = [args.load] if args.load else args.networks.split(",") if args.networks else []
+        names_given = (args.load or args.networks or "").split(",") if args.load or args.networks else []
         given = [critic.load(name) for name in names_given]
         if any(each.config != given[0].config for each in given):
             raise errors.InputError(f"--networks={args.networks} have not all the same shape; train them alike")
@@ -184,7 +186,7 @@ def main() -> None:
         begun = time.perf_counter()
         training = piece_set.splits["train"]
         if args.load:
-            (trained,) = given
+            trained = critic.average(given) if len(given) > 1 else given[0]
         elif given:
             params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(each.params for each in given))
             header = {"networks_of": [each.sha256 for each in given], "versions": provenance.versions()}

@@ -2,10 +2,11 @@
 
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
-from coconet_jax import pieces
+from coconet_jax import errors, pieces
 from coconet_jax.judge import copies, critic, fit, negatives, network
 
 TINY = network.Config(features=8, stem_features=4, dilations=(1,), groups=2, dropout=0.0)
@@ -72,6 +73,39 @@ def test_the_critic_is_the_sum_of_its_opinions(by_split: dict[str, negatives.Win
     assert not measures.sd.any() and np.ptp(measures.steps, axis=1).max() == 0
     raw = critic.judge(trained._replace(temperature=1.0, mix=np.eye(3)[0]), pitches)
     np.testing.assert_allclose(raw.logit / trained.temperature, nets.logit, atol=1e-4)
+
+
+def test_the_mean_of_critics_says_the_mean_of_what_they_say(
+    by_split: dict[str, negatives.Windows], trained: critic.Critic, tmp_path: pathlib.Path
+) -> None:
+    theory = trained.theory._replace(coefficients=trained.theory.coefficients[::-1].copy())
+    other = trained._replace(theory=theory, mix=np.array([0.3, 2.0, -1.0]), temperature=2.0)
+    both = []
+    for number, each in enumerate((trained, other)):
+        critic.save(tmp_path / f"{number}.npz", each)
+        both.append(critic.load(tmp_path / f"{number}.npz"))
+    mean, pitches = critic.average(both), by_split["valid"].pitches[::9]
+    found, first, second = (critic.judge(each, pitches) for each in (mean, *both))
+    assert np.abs(first.logit - second.logit).max() > 0.1
+    np.testing.assert_allclose(found.logit, (first.logit + second.logit) / 2, atol=1e-4)
+    np.testing.assert_allclose(found.sd, (first.sd + second.sd) / 2, atol=1e-4)
+    assert mean.header["mean_of"] == [each.sha256 for each in both] and mean.header["sources"] == ["g gibbs", "real"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"measures": ("triads",)}, "measure otherwise"),
+        ({"params": "shape"}, "have other networks"),
+        ({"params": "value"}, "have other networks"),
+    ],
+)
+def test_no_mean_of_critics_that_differ_otherwise(trained: critic.Critic, change, message) -> None:
+    kinds = {"shape": lambda leaf: leaf[:1], "value": lambda leaf: leaf + 1}
+    if "params" in change:
+        change = {"params": jax.tree.map(kinds[change["params"]], trained.params)}
+    with pytest.raises(errors.InputError, match=message):
+        critic.average([trained, trained._replace(**change)])
 
 
 def test_padding_is_not_judged(by_split: dict[str, negatives.Windows], trained: critic.Critic) -> None:

@@ -13,6 +13,7 @@ import dataclasses
 import pathlib
 from typing import Any, Final, NamedTuple
 
+import jax
 from jaxtyping import Bool, Float, Integer, UInt32
 import numpy as np
 
@@ -130,6 +131,38 @@ def complete(
     critic = critic._replace(temperature=temperature)
     opinions = [judge(critic._replace(mix=one), valid.pitches).logit for one in np.eye(3)[:2]]
     return critic._replace(mix=separation.fit_logistic(np.stack(opinions, axis=1), real, weights).plain())
+
+
+def average(critics: Sequence[Critic]) -> Critic:
+    """The mean of the log-odds of critics that share their networks and differ in all that is fitted to a pool.
+
+    A critic that has met what another chose takes back too much of what that one rewarded; their mean is nearer to
+    Bach than either (docs/critic.md).
+
+    Raises:
+      InputError: their networks, measures or real music are not the same.
+    """
+    first = critics[0]
+    for other in critics[1:]:
+        if first.config != other.config or not jax.tree.all(jax.tree.map(np.array_equal, first.params, other.params)):
+            raise errors.InputError(f"critics {first.sha256[:8]} and {other.sha256[:8]} have other networks; fit alike")
+        here, there = (np.stack([each.theory.mean, each.theory.spread]) for each in (first, other))
+        if first.measures != other.measures or not np.allclose(here, there):
+            raise errors.InputError(f"critics {first.sha256[:8]} and {other.sha256[:8]} measure otherwise; fit alike")
+    networks, constant = np.mean([(each.mix[0] / each.temperature, each.mix[2]) for each in critics], axis=0)
+    coefficients = np.mean([each.mix[1] * each.theory.coefficients for each in critics], axis=0)
+    header = {
+        "mean_of": [each.sha256 for each in critics],
+        "networks_of": sorted({sha256 for each in critics for sha256 in each.header.get("networks_of", [])}),
+        "sources": sorted({source for each in critics for source in each.header["sources"]}),
+        "versions": provenance.versions(),
+    }
+    return first._replace(
+        theory=first.theory._replace(coefficients=coefficients),
+        mix=np.array([networks * first.temperature, 1.0, constant]),
+        sha256="",
+        header=header,
+    )
 
 
 def measure(
