@@ -3,6 +3,7 @@
   python benchmarks/critic_pool.py --data=chorales.npz --out=runs/critic_pool small-14000=runs/small
   python benchmarks/critic.py --data=chorales.npz --pool=runs/critic_pool --save=coconet_jax/judge/critic.npz
 
+--networks=FILE keeps the networks of a critic, --load=A,B averages critics that share theirs.
 Prints Markdown tables: what tells windows apart without any music; AUC by source, also of its networks and of its
 theory measures by themselves, and of a plain logistic regression on these; AUC on pieces whose tune train does not have
 already; calibration; and with --leave_out the AUC on each generator, and on families of them, for a critic that never
@@ -169,6 +170,8 @@ def main() -> None:
         settings = dataclasses.replace(defaults, **{name: getattr(args, name) for name in names})
         names_given = (args.load or args.networks or "").split(",") if args.load or args.networks else []
         given = [critic.load(name) for name in names_given]
+        if args.load and len(given) > 1:
+            given = [critic.average(given)]
         if any(each.config != given[0].config for each in given):
             raise errors.InputError(f"--networks={args.networks} have not all the same shape; train them alike")
         piece_set = pieces.read_npz(args.data)
@@ -186,7 +189,7 @@ def main() -> None:
         begun = time.perf_counter()
         training = piece_set.splits["train"]
         if args.load:
-            trained = critic.average(given) if len(given) > 1 else given[0]
+            (trained,) = given
         elif given:
             params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(each.params for each in given))
             header = {"networks_of": [each.sha256 for each in given], "versions": provenance.versions()}

@@ -1,5 +1,6 @@
 """Tests of coconet_jax.judge.critic: it learns on a toy, is calibrated, comes back from its file, knows quotations."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -79,7 +80,8 @@ def test_the_mean_of_critics_says_the_mean_of_what_they_say(
     by_split: dict[str, negatives.Windows], trained: critic.Critic, tmp_path: pathlib.Path
 ) -> None:
     theory = trained.theory._replace(coefficients=trained.theory.coefficients[::-1].copy())
-    other = trained._replace(theory=theory, mix=np.array([0.3, 2.0, -1.0]), temperature=2.0)
+    header = trained.header | {"sources": ["real", "z gibbs"], "networks_of": ["abc"]}
+    other = trained._replace(theory=theory, mix=np.array([0.3, 2.0, -1.0]), temperature=2.0, header=header)
     both = []
     for number, each in enumerate((trained, other)):
         critic.save(tmp_path / f"{number}.npz", each)
@@ -89,23 +91,26 @@ def test_the_mean_of_critics_says_the_mean_of_what_they_say(
     assert np.abs(first.logit - second.logit).max() > 0.1
     np.testing.assert_allclose(found.logit, (first.logit + second.logit) / 2, atol=1e-4)
     np.testing.assert_allclose(found.sd, (first.sd + second.sd) / 2, atol=1e-4)
-    assert mean.header["mean_of"] == [each.sha256 for each in both] and mean.header["sources"] == ["g gibbs", "real"]
+    assert mean.header["mean_of"] == [each.sha256 for each in both]
+    assert mean.header["sources"] == ["g gibbs", "real", "z gibbs"]
+    assert mean.header["networks_of"] == sorted(["abc", both[0].sha256])
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, unlike",
     [
-        ({"measures": ("triads",)}, "measure otherwise"),
-        ({"params": "shape"}, "have other networks"),
-        ({"params": "value"}, "have other networks"),
+        (lambda of: {"params": jax.tree.map(lambda leaf: leaf[:1], of.params)}, "networks"),
+        (lambda of: {"params": jax.tree.map(lambda leaf: leaf + 1, of.params)}, "networks"),
+        (lambda of: {"config": dataclasses.replace(TINY, features=10)}, "networks"),
+        (lambda of: {"measures": of.measures[::-1]}, "theory measures"),
+        (lambda of: {"theory": of.theory._replace(mean=of.theory.mean + 1)}, "theory measures"),
+        (lambda of: {"theory": of.theory._replace(coefficients=of.theory.coefficients[2:])}, "theory measures"),
+        (lambda of: {"grams": of.grams[1:]}, "training music"),
     ],
 )
-def test_no_mean_of_critics_that_differ_otherwise(trained: critic.Critic, change, message) -> None:
-    kinds = {"shape": lambda leaf: leaf[:1], "value": lambda leaf: leaf + 1}
-    if "params" in change:
-        change = {"params": jax.tree.map(kinds[change["params"]], trained.params)}
-    with pytest.raises(errors.InputError, match=message):
-        critic.average([trained, trained._replace(**change)])
+def test_no_mean_of_critics_that_differ_otherwise(trained: critic.Critic, change, unlike) -> None:
+    with pytest.raises(errors.InputError, match=f"^critic 3 of 3 to average has other {unlike} than the first; fit"):
+        critic.average([trained, trained, trained._replace(**change(trained))])
 
 
 def test_padding_is_not_judged(by_split: dict[str, negatives.Windows], trained: critic.Critic) -> None:

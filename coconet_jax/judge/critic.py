@@ -140,20 +140,27 @@ def average(critics: Sequence[Critic]) -> Critic:
     Bach than either (docs/critic.md).
 
     Raises:
-      InputError: their networks, measures or real music are not the same.
+      InputError: they have other networks, measures or training music.
     """
     first = critics[0]
-    for other in critics[1:]:
-        if first.config != other.config or not jax.tree.all(jax.tree.map(np.array_equal, first.params, other.params)):
-            raise errors.InputError(f"critics {first.sha256[:8]} and {other.sha256[:8]} have other networks; fit alike")
-        here, there = (np.stack([each.theory.mean, each.theory.spread]) for each in (first, other))
-        if first.measures != other.measures or not np.allclose(here, there):
-            raise errors.InputError(f"critics {first.sha256[:8]} and {other.sha256[:8]} measure otherwise; fit alike")
+    for number, other in enumerate(critics[1:], start=2):
+        scales = [(each.theory.mean, each.theory.spread, each.theory.coefficients.shape) for each in (first, other)]
+        same = {
+            "networks": first.config == other.config
+            and jax.tree.all(jax.tree.map(np.array_equal, first.params, other.params)),
+            "theory measures": first.measures == other.measures and all(map(np.allclose, *scales)),
+            "training music": np.array_equal(first.grams, other.grams),
+        }
+        if unlike := [name for name, equal in same.items() if not equal]:
+            raise errors.InputError(
+                f"critic {number} of {len(critics)} to average has other {unlike[0]} than the first; "
+                "fit all by benchmarks/critic.py with the same --networks and --data"
+            )
     networks, constant = np.mean([(each.mix[0] / each.temperature, each.mix[2]) for each in critics], axis=0)
     coefficients = np.mean([each.mix[1] * each.theory.coefficients for each in critics], axis=0)
     header = {
         "mean_of": [each.sha256 for each in critics],
-        "networks_of": sorted({sha256 for each in critics for sha256 in each.header.get("networks_of", [])}),
+        "networks_of": sorted({sha256 for each in critics for sha256 in each.header.get("networks_of", [each.sha256])}),
         "sources": sorted({source for each in critics for source in each.header["sources"]}),
         "versions": provenance.versions(),
     }
