@@ -146,6 +146,18 @@ def leave_out(
     print_table(["Generator", "n", "AUC where it was never seen", "AUC where it was seen"], rows)
 
 
+def read_critics(flag: str, text: str) -> list[critic.Critic]:
+    """Those of the files that a text names, with commas between them.
+
+    Raises:
+      InputError: a name is empty, or a file is no critic.
+    """
+    names = text.split(",")
+    if not all(names):
+        raise errors.InputError(f"--{flag}={text}: a name is empty; give files with one comma between two")
+    return [critic.load(name) for name in names]
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -168,10 +180,9 @@ def main() -> None:
     with errors.exit_on_input_error():
         names = ("num_members", "num_steps", "batch_size", "seed")
         settings = dataclasses.replace(defaults, **{name: getattr(args, name) for name in names})
-        names_given = (args.load or args.networks or "").split(",") if args.load or args.networks else []
-        given = [critic.load(name) for name in names_given]
-        if args.load and len(given) > 1:
-            given = [critic.average(given)]
+        given = read_critics("networks", args.networks) if args.networks else []
+        if args.load:
+            given = [critic.average(read_critics("load", args.load))]
         if any(each.config != given[0].config for each in given):
             raise errors.InputError(f"--networks={args.networks} have not all the same shape; train them alike")
         piece_set = pieces.read_npz(args.data)

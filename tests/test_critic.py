@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import conftest
 import jax
 import numpy as np
 import pytest
@@ -86,7 +87,10 @@ def test_the_mean_of_critics_says_the_mean_of_what_they_say(
     for number, each in enumerate((trained, other)):
         critic.save(tmp_path / f"{number}.npz", each)
         both.append(critic.load(tmp_path / f"{number}.npz"))
-    mean, pitches = critic.average(both), by_split["valid"].pitches[::9]
+    text = ",".join(str(tmp_path / f"{number}.npz") for number in range(2))
+    read = conftest.load_benchmark("critic").read_critics("load", text)
+    assert [each.sha256 for each in read] == [each.sha256 for each in both] and critic.average(both[:1]) is both[0]
+    mean, pitches = critic.average(read), by_split["valid"].pitches[::9]
     found, first, second = (critic.judge(each, pitches) for each in (mean, *both))
     assert np.abs(first.logit - second.logit).max() > 0.1
     np.testing.assert_allclose(found.logit, (first.logit + second.logit) / 2, atol=1e-4)
@@ -94,6 +98,12 @@ def test_the_mean_of_critics_says_the_mean_of_what_they_say(
     assert mean.header["mean_of"] == [each.sha256 for each in both]
     assert mean.header["sources"] == ["g gibbs", "real", "z gibbs"]
     assert mean.header["networks_of"] == sorted(["abc", both[0].sha256])
+
+
+@pytest.mark.parametrize("text", ["a.npz,,b.npz", ",a.npz", "a.npz,"])
+def test_an_empty_name_among_critics_is_refused(text: str) -> None:
+    with pytest.raises(errors.InputError, match=f"^--load={text}: a name is empty; give files with one comma"):
+        conftest.load_benchmark("critic").read_critics("load", text)
 
 
 @pytest.mark.parametrize(

@@ -136,13 +136,15 @@ def complete(
 def average(critics: Sequence[Critic]) -> Critic:
     """The mean of the log-odds of critics that share their networks and differ in all that is fitted to a pool.
 
-    A critic that has met what another chose takes back too much of what that one rewarded; their mean is nearer to
-    Bach than either (docs/critic.md).
+    A critic that has met what another chose takes back too much of what that one rewarded, and the next gives half of
+    it back; their mean stands between (docs/critic.md).
 
     Raises:
       InputError: they have other networks, measures or training music.
     """
     first = critics[0]
+    if len(critics) == 1:
+        return first
     for number, other in enumerate(critics[1:], start=2):
         scales = [(each.theory.mean, each.theory.spread, each.theory.coefficients.shape) for each in (first, other)]
         same = {
