@@ -41,6 +41,7 @@ from coconet_jax import (
     provenance,
     samplers,
     settings,
+    steering,
     storage,
 )
 from coconet_jax import config as config_lib
@@ -109,7 +110,7 @@ def export_sampler(
     """The whole sampler for any number of scores of so many steps; see the module for its arguments.
 
     The number of model calls is that of scores in which all is free, whatever is free later. They begin and end as
-    pieces do, if the network has learned how (`data.ends`).
+    pieces do, if the network has learned how (`data.ends`), and no voice leaves its range in Bach's chorales.
     """
     leaves, tree = jax.tree.flatten(variables)
     plan = samplers.phases(chosen, np.ones((1, steps, pianoroll.NUM_VOICES), bool))
@@ -127,8 +128,8 @@ def export_sampler(
             network = model.between_silences(network, jnp.ones((free.shape[0], 2), bool))
         valid = jnp.ones(free.shape[:2], bool)
         chains = samplers.Chains(samplers.chain_keys(seed, number), pitches, free, valid)
-        plain = drawing.plain(1, steps, free.shape[2])
-        rule = plain._replace(greedy=drawing.spread_greedy(number, *chosen.greedy), top_p=chosen.top_p)
+        prior = steering.usual(steps)
+        rule = drawing.Rule(*prior, drawing.spread_greedy(number, *chosen.greedy), chosen.top_p)
         return samplers.sample(network, chains, chosen, plan, rule)[0]
 
     (batch,) = jax.export.symbolic_shape("b")

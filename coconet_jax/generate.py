@@ -54,7 +54,7 @@ class Plan(NamedTuple):
       model: the network.
       request: what is to be completed.
       settings: of the sampler.
-      prior: soft priors of the user's; None: none.
+      prior: soft priors of the user's; None: `steering.usual`.
       seed: with a chain's number it settles the chain.
       micro_batch: chains at once on a device. Every batch has this shape, the last is filled up with chains that
         are thrown away, so that what comes out depends neither on the number of samples nor on that of devices.
@@ -200,7 +200,7 @@ def samples(
     rows = plan.micro_batch * mesh.size
     weights = devices.replicate(plan.variables, mesh)
     steps = len(plan.request.free)
-    prior = plan.prior or steering.neutral(steps)
+    prior = plan.prior or steering.usual(steps)
     batches = -(-len(ids) // rows)
     pitches = np.empty((len(ids), steps, pianoroll.NUM_VOICES), np.int16)
     traces = []

@@ -109,12 +109,15 @@ def _harmonize(args: argparse.Namespace, grid: int) -> tasks.Request:
 
 def _steering(args: argparse.Namespace, given: score.Score) -> steering.Steering:
     steps = len(given.pitches)
-    wishes = [steering.neutral(steps)]
+    if args.ranges is not None:
+        strength = _or(args.range_strength, flags.RANGE_STRENGTH)
+        wishes = [steering.ranges(steps, _parse_ranges(args.ranges), strength)]
+    elif args.range_strength is not None:
+        wishes = [steering.ranges(steps, pianoroll.VOICE_RANGES, args.range_strength)]
+    else:
+        wishes = [steering.usual(steps)]
     if args.key is not None:
         wishes.append(steering.key(steps, args.key, _or(args.key_strength, flags.KEY_STRENGTH)))
-    if args.ranges is not None or args.range_strength is not None:
-        limits = pianoroll.VOICE_RANGES if args.ranges is None else _parse_ranges(args.ranges)
-        wishes.append(steering.ranges(steps, limits, _or(args.range_strength, flags.RANGE_STRENGTH)))
     if args.freedom is not None or args.bar_freedom is not None or args.similarity_strength is not None:
         wishes.append(
             steering.freedom(

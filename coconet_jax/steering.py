@@ -1,7 +1,8 @@
 """Soft priors of the user's on what the network predicts: arrays that a sampler adds to logits, or scales them by.
 
 Each is off at strength 0 and the more effective the greater its strength, in nats: at strength s the odds of what it
-disfavours fall by a factor e^s against the rest, whatever the temperature. A prior never forbids; `constraints` does.
+disfavours fall by a factor e^s against the rest, whatever the temperature. What must stand in a piece, `constraints`
+fixes.
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,11 @@ def neutral(steps: int) -> Steering:
     """No steering."""
     bias = np.zeros((steps, pianoroll.NUM_PITCHES, pianoroll.NUM_VOICES), np.float32)
     return Steering(bias, np.ones((steps, pianoroll.NUM_VOICES), np.float32))
+
+
+def usual(steps: int) -> Steering:
+    """What is heeded unless something else is asked for: no voice leaves the range that it has in Bach's chorales."""
+    return ranges(steps, pianoroll.VOICE_RANGES, MAX_STRENGTH)
 
 
 def combine(one: Steering, other: Steering) -> Steering:

@@ -64,7 +64,7 @@ def test_the_script_in_the_file_makes_the_samples_of_the_package(exported, tiny_
 
 def test_a_sampler_of_a_network_that_knows_ends_writes_whole_pieces(tiny_config, tiny_variables):
     rng = np.random.default_rng(0)  # fresh weights hardly say anything
-    moved = jax.tree.map(lambda x: x + rng.uniform(0, 0.2, x.shape).astype(np.float32), tiny_variables["params"])
+    moved = jax.tree.map(lambda x: x + rng.uniform(0, 0.4, x.shape).astype(np.float32), tiny_variables["params"])
     variables = tiny_variables | {"params": moved}
     settings = config_lib.Sample(num_steps=3)
     plan = generate.Plan(variables, tiny_config.model, tasks.compose(8), settings, micro_batch=3, num_devices=1)

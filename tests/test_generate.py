@@ -117,7 +117,7 @@ def test_nor_do_micro_batches_and_devices_where_channels_are_many():
 
 def test_ends_matter_to_a_network_that_knows_of_them(tiny_config, tiny_variables):
     rng = np.random.default_rng(0)  # fresh weights hardly say anything
-    moved = jax.tree.map(lambda x: x + rng.uniform(0, 0.2, x.shape).astype(np.float32), tiny_variables["params"])
+    moved = jax.tree.map(lambda x: x + rng.uniform(0, 0.4, x.shape).astype(np.float32), tiny_variables["params"])
     base, ids = plan(tiny_config, tiny_variables | {"params": moved}), np.arange(6)
     excerpt = base._replace(request=tasks.excerpt(base.request))
     plain = generate.samples(base, ids).pitches
@@ -193,6 +193,15 @@ def test_a_prior_is_heeded(tiny_config, tiny_variables):
     assert np.isin(made % 12, [0, 2, 4, 5, 7, 9, 11]).all()
     plainly = generate.samples(plan(tiny_config, tiny_variables), np.arange(8)).pitches
     assert not np.isin(plainly % 12, [0, 2, 4, 5, 7, 9, 11]).all()
+
+
+def test_no_voice_leaves_its_range_unless_it_is_let(tiny_config, tiny_variables):
+    low, high = np.array(pianoroll.VOICE_RANGES).T
+    base = plan(tiny_config, tiny_variables, settings=config.Sample(temperature=2.0, num_steps=9))
+    made = generate.samples(base, np.arange(16)).pitches
+    assert ((made >= low) & (made <= high)).all()
+    let = generate.samples(base._replace(prior=steering.neutral(16)), np.arange(16)).pitches
+    assert ((let < low) | (let > high)).mean() > 0.1
 
 
 def test_answers_are_different_where_they_can_be(tiny_config, tiny_variables, chorale):

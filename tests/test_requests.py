@@ -100,7 +100,8 @@ GAPS = with_rests(LONG, (slice(8, 16), 1), (..., 3))
 def test_words_make_the_request(folder, words, expected):
     request, prior = asked(folder, *words)
     same(request, expected)
-    assert not prior.bias.any() and (prior.temperature == 1).all() and len(prior.bias) == len(request.free)
+    usual = steering.usual(len(request.free))
+    assert all(np.array_equal(one, other) for one, other in zip(prior, usual, strict=True))
 
 
 def test_notes_and_last_chord_go_with_any_task(folder):
@@ -154,8 +155,10 @@ def test_steering_words(folder):
 
     four = ((60, 79), (55, 72), (48, 67), (40, 62))
     key, ranges = steering.key(64, "e minor", 3.0).bias, steering.ranges(64, four, 1.0).bias
-    np.testing.assert_array_equal(bias("--key=e minor"), key)
-    np.testing.assert_array_equal(bias("--key=e minor", "--key_strength=1.5"), key / 2)
+    usual = steering.usual(64).bias
+    np.testing.assert_array_equal(bias("--key=e minor"), usual + key)
+    np.testing.assert_array_equal(bias("--key=e minor", "--key_strength=1.5"), usual + key / 2)
+    assert not bias("--range_strength=0").any()
     np.testing.assert_array_equal(bias("--ranges=60-79,55-72,48-67,40-62"), ranges)
     np.testing.assert_array_equal(bias("--ranges=C4-G5,g3-C5, C3-G4,E2-D4", "--range_strength=2"), 2 * ranges)
     bach = steering.ranges(64, pianoroll.VOICE_RANGES, 0.5).bias
@@ -166,7 +169,7 @@ def test_steering_words(folder):
 
 def test_words_of_likeness_to_the_old_notes(folder):
     def bias(*words: str) -> np.ndarray:
-        return asked(folder, "--inpaint=DIR/pickup.mid", "--span=1-2", *words)[1].bias
+        return asked(folder, "--inpaint=DIR/pickup.mid", "--span=1-2", "--range_strength=0", *words)[1].bias
 
     np.testing.assert_array_equal(bias("--similarity_strength=2"), steering.similarity(PICKUP, 2.0).bias)
     by_voice, by_bar = [1.0, 1.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.5, 1.0]

@@ -75,6 +75,14 @@ def test_freedom_by_voice_and_by_bar():
     np.testing.assert_allclose(both[5], [0, 1, 0, 2])
 
 
+def test_usually_each_pitch_of_bachs_voices_is_as_good_and_no_other_is_heard_of():
+    bias = steering.usual(2).bias
+    inside = (PITCHES[:, None] >= np.array(pianoroll.VOICE_RANGES)[:, 0]) & (
+        PITCHES[:, None] <= np.array(pianoroll.VOICE_RANGES)[:, 1]
+    )
+    assert (bias[:, inside] == 0).all() and (bias[:, ~inside] <= -steering.MAX_STRENGTH).all()
+
+
 def test_surprise_is_a_factor_for_each_voice():
     made = steering.surprise(3, [1.0, 1.5, 0.5, 2.0])
     np.testing.assert_array_equal(made.temperature, np.tile(np.array([1, 1.5, 0.5, 2], np.float32), (3, 1)))
