@@ -1,63 +1,92 @@
 """Harmonisations of sopranos by several numbers of model calls, beside Bach's own and those of a wrong chorale.
 
-  python benchmarks/harmonizing.py --data=chorales.npz --calls=96,192,384
+  python benchmarks/harmonizing.py --data=chorales.npz --calls=97,192 --polish=2
 
-The first `--steps` of every piece that is long enough are harmonised once, all in one batch. Prints a Markdown table:
-parallels per 100 beats with 95 % Poisson intervals; means over pieces with standard errors of the share of triads, of
-the time in which alto, tenor and bass sing Bach's notes, and of F1 between the beats where the harmony changes and
-those where Bach's does (the same pitch classes as on the beat before, or not). "Voices of another piece" puts each
-soprano over the lower voices of the next: what agreement comes from the style alone. --calls=96,maskgit:32 compares
-samplers; with --polish=1,2 each set is shown polished too, with --measures every theory measure of each set follows
-beside Bach's.
+Each soprano is harmonised once, whole, as the commands do; with --steps=128 the first of so many steps of those that
+are as long. Prints a Markdown table: parallels per 100 beats with 95 % Poisson intervals; means over pieces with
+standard errors of the share of triads, of the time in which alto, tenor and bass sing Bach's notes, and of F1 between
+the beats where the harmony changes and those where Bach's does (the same pitch classes as on the beat before, or not);
+of windows of 64 steps at bar hops the KID and the coverage on theory measures, of one half of Bach's settings from the
+other and of each set from all of them (errors: jackknife over pieces), and how many take 32 steps or more from the
+training music; and how much of the time voices leave the ranges that they have in the training chorales. "Voices of
+another piece" puts each soprano over the lower voices of the next: what agreement comes from the style alone.
+--calls=96,maskgit:32 compares samplers; with --polish=1,2 each set is shown polished too, with --measures every theory
+measure of each set follows beside Bach's. Pieces are kept in --out and not drawn again.
 """
 
 import argparse
-import time
-from typing import Any
+import functools
+import pathlib
+from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Float, Integer
 import numpy as np
+import samplers
 
 from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, tasks, weights
-from coconet_jax.judge import critic, rates, theory
-
-Pitches = Integer[np.ndarray, "n t 4"]
+from coconet_jax.judge import beats, copies, critic, distances, ranking, rates, sets, theory
 
 COLUMNS = ("By", "Model calls", "Seconds", "Pieces", "Parallel fifths", "Parallel octaves", "Triads", "Notes as Bach's")
 CHANGES = "F1 of harmony changes"
+OF_WINDOWS = ("KID", "Coverage", "Copied", "Out of range")
 
 
-def cut(split: pieces.Pieces, steps: int) -> Pitches:
-    """The beginnings of all pieces that are at least so long."""
-    long = [piece[:steps] for piece, length in zip(split.pitches, split.lengths, strict=True) if length >= steps]
-    if not long:
+class Known(NamedTuple):
+    """What sets are measured beside."""
+
+    originals: pieces.Pieces
+    training: pieces.Pieces
+    features: distances.Features
+    grid: int
+
+
+def cut(split: pieces.Pieces, steps: int, most: int = 0) -> pieces.Pieces:
+    """The beginnings of the first pieces, at most so many, that are at least so long; 0 steps: all of each; 0: all."""
+    chosen = np.flatnonzero(split.lengths >= steps)[: most or None]
+    if not len(chosen):
         raise errors.InputError(f"steps={steps}: no piece is as long; use {split.lengths.max()} or less")
-    return np.stack(long).astype(np.int16)
+    lengths = split.lengths[chosen]
+    lengths = np.minimum(lengths, steps or lengths.max()).astype(np.int32)
+    names = tuple(split.names[number] for number in chosen)
+    return pieces.Pieces(split.pitches[chosen, : lengths.max()], lengths, names, split.transpose_room[chosen])
 
 
-def harmonize_each(originals: Pitches) -> tasks.Request:
-    """A request whose chain c harmonises the soprano of piece c."""
+def with_voices_of_the_next(originals: pieces.Pieces) -> pieces.Pieces:
+    """Each soprano over the lower voices of the next piece, which begin again where they are too short."""
+    made, count = originals.pitches.copy(), len(originals.lengths)
+    for number, length in enumerate(originals.lengths):
+        after = (number + 1) % count
+        lower = originals.pitches[after, : originals.lengths[after], 1:]
+        made[number, :length, 1:] = np.resize(lower, (length, *lower.shape[1:]))
+    return originals._replace(pitches=made)
+
+
+def harmonize_each(
+    originals: Integer[np.ndarray, "n t 4"], numbers: Integer[np.ndarray, " n"], *, whole: bool
+) -> tasks.Request:
+    """A request whose chains, of these numbers in rising order, harmonise the sopranos of these pieces."""
     blank = np.full(originals.shape[1:], -1, np.int16)
     free = np.broadcast_to(np.arange(4) != 0, blank.shape)
 
     def begin(seed: int, ids: np.ndarray) -> tasks.Given:
-        pitches = np.where(free, -1, originals[ids]).astype(np.int8)
+        pitches = np.where(free, -1, originals[np.searchsorted(numbers, ids)]).astype(np.int8)
         onset = np.zeros(pitches.shape, bool)
         return tasks.Given(pitches, onset, np.broadcast_to(free, pitches.shape))
 
-    return tasks.Request(score.from_pitches(blank), free, vary=begin, ends=(True, False))
+    return tasks.Request(score.from_pitches(blank), free, vary=begin, ends=(True, whole))
 
 
-def mark_changes(pitches: Pitches, steps_per_quarter: int) -> Bool[np.ndarray, "n beats"]:
+def mark_changes(pitches: Integer[np.ndarray, "n t 4"], steps_per_quarter: int) -> Bool[np.ndarray, "n beats"]:
     """True at each beat after the first whose pitch classes, as a set, are not those of the beat before."""
-    beats = pitches[:, ::steps_per_quarter]
-    sets = np.bitwise_or.reduce(np.where(beats < 0, 0, 1 << (beats.astype(int) % 12)), axis=2)
-    return sets[:, 1:] != sets[:, :-1]
+    on_beats = pitches[:, ::steps_per_quarter]
+    classes = np.bitwise_or.reduce(np.where(on_beats < 0, 0, 1 << (on_beats.astype(int) % 12)), axis=2)
+    return classes[:, 1:] != classes[:, :-1]
 
 
-def f1_of_changes(made: Pitches, originals: Pitches, steps_per_quarter: int) -> Float[np.ndarray, " n"]:
+def f1_of_changes(made: pieces.Pieces, originals: pieces.Pieces, steps_per_quarter: int) -> Float[np.ndarray, " n"]:
     """F1 of the beats where the harmony changes against the original's, for each piece; nan where neither changes."""
-    found, true = mark_changes(made, steps_per_quarter), mark_changes(originals, steps_per_quarter)
+    inside = beats.mark_valid(originals.pitches, originals.lengths)[:, ::steps_per_quarter][:, 1:]
+    found, true = (inside & mark_changes(each.pitches, steps_per_quarter) for each in (made, originals))
     both, either = (found & true).sum(axis=1), found.sum(axis=1) + true.sum(axis=1)
     return np.where(either > 0, 2 * both / np.maximum(either, 1), np.nan)
 
@@ -76,17 +105,37 @@ def sampler_of(text: str) -> tuple[str, config.Sample]:
     return "annealed Gibbs", config.usual_sample(num_steps=int(calls) - 1)
 
 
-def describe(name: str, made: Pitches, originals: Pitches, grid: int, calls: Any = "-", seconds: Any = "-") -> str:
+def describe(name: str, made: pieces.Pieces, known: Known, calls: Any = "-", seconds: Any = "-") -> str:
     """One row of the table."""
-    rows: list[Any] = [name, calls, seconds, len(made)]
+    bach, grid = known.originals, known.grid
+    rows: list[Any] = [name, calls, seconds, len(made.lengths)]
+    valid = beats.mark_valid(made.pitches, made.lengths)
     for count in (theory.count_parallel_fifths, theory.count_parallel_octaves):
-        rate = rates.rate_per_100_beats(count(made), grid)
+        rate = rates.rate_per_100_beats(count(made.pitches), grid, valid)
         rows.append(f"{rate.rate:.2f} [{rate.low:.2f}, {rate.high:.2f}]")
-    same = (made == originals)[:, :, 1:].mean(axis=(1, 2))
-    for values in (theory.triad_share(made, grid), same, f1_of_changes(made, originals, grid)):
+    same = ((made.pitches == bach.pitches)[..., 1:].mean(axis=2) * valid).sum(axis=1) / valid.sum(axis=1)
+    for values in (theory.triad_share(made.pitches, grid, made.lengths), same, f1_of_changes(made, bach, grid)):
         mean, error = rates.average(values)
         rows.append(f"{mean:.3f} ± {error:.3f}")
+    windows, own = (sets.cut_windows(each, critic.STEPS, 16) for each in (made, bach))
+    if made is bach:
+        one, other = sets.halve(np.random.default_rng(0), own)
+        far = distances.between(one, other, known.features)
+    else:
+        far = distances.between(own, windows, known.features)
+    copied = copies.longest_run(windows.pitches, known.training) >= 4 * ranking.COPIED_BEATS
+    outside = theory.measure_pieces(made.pitches, grid, made.lengths)["out_of_range"]
+    rows += ["{:.2f} ± {:.2f}".format(*far[key]) for key in ("kid", "coverage")]
+    rows.append(f"{100 * copied.mean():.1f} %")
+    rows.append("{:.2f} ± {:.2f} %".format(*(100 * part for part in rates.average(outside))))
     return "| " + " | ".join(map(str, rows)) + " |"
+
+
+def draw(
+    judge: polish.Judge, plan: generate.Plan, numbers: Integer[np.ndarray, " n"], raw: np.ndarray, sweeps: int
+) -> Integer[np.ndarray, "n t 4"]:
+    """Harmonisations by the plan or, with sweeps, those given by so many polished."""
+    return polish.polish(judge, plan, raw, numbers, sweeps) if sweeps else generate.samples(plan, numbers).pitches
 
 
 def main() -> None:
@@ -95,59 +144,69 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
     parser.add_argument("--split", default="valid", choices=pieces.SPLITS, help="whose sopranos (default: valid)")
-    parser.add_argument("--steps", type=int, default=128, help="length (default: 128 = 8 bars of 16ths)")
+    parser.add_argument("--steps", type=int, default=0, help="length, such as 128 = 8 bars of 16ths (default: whole)")
     parser.add_argument("--pieces", type=int, default=0, help="at most so many pieces (default: all)")
     parser.add_argument(
-        "--calls", default="96,192,384", help="model calls, maskgit:32 for another sampler (default: 96,192,384)"
+        "--calls", default="97", help="model calls, maskgit:32 for another sampler, with commas (default: 97)"
     )
     parser.add_argument("--polish", default="0", help="sweeps of redraws under the critic's eye (default: 0)")
     parser.add_argument("--measures", action="store_true", help="also all theory measures of each set")
-    parser.add_argument("--out", default="", help="npz for the pitches, by number of calls")
+    parser.add_argument("--out", default="runs/harmonizing", help="folder of the sets (default: runs/harmonizing)")
     args = parser.parse_args()
     checkpoint.quiet()
+    devices.use_compile_cache()
     devices.split_cpu(devices.num_cores())
     with errors.exit_on_input_error():
-        loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
-        grid = piece_set.steps_per_quarter
-        originals = cut(piece_set.splits[args.split], args.steps)[: args.pieces or None]
-        wrong = originals.copy()
-        wrong[:, :, 1:] = np.roll(originals, 1, axis=0)[:, :, 1:]
-        rows = [
-            describe("Bach", originals, originals, grid),
-            describe("voices of another piece", wrong, originals, grid),
-        ]
-        kept = {"bach": originals}
-        judge = polish.judge_with(critic.load())
         if not all(number.isdecimal() for number in args.polish.split(",")):
             raise errors.InputError(f"--polish={args.polish}: use numbers of sweeps, such as 2 or 2,3")
-        all_sweeps = [int(number) for number in args.polish.split(",")]
+        all_sweeps = sorted({0, *map(int, args.polish.split(","))})
+        loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
+        training, judging = piece_set.splits["train"], critic.load()
+        judge = polish.judge_with(judging)
+        originals = cut(piece_set.splits[args.split], args.steps, args.pieces)
+        features = distances.fit_theory(sets.cut_windows(training, critic.STEPS).pitches, piece_set.steps_per_quarter)
+        known = Known(originals, training, features, piece_set.steps_per_quarter)
+        folder = pathlib.Path(str(files.make_folder(args.out)))
+        all_sets = {"bach": originals, "voices of another piece": with_voices_of_the_next(originals)}
+        rows = [describe("Bach", originals, known)]
+        rows.append(describe("voices of another piece", all_sets["voices of another piece"], known))
+        print("\n".join(rows), flush=True)
         for word in args.calls.split(","):
             title, chosen = sampler_of(word)
-            plan = generate.plan(loaded, harmonize_each(originals), len(originals), chosen)
-            begun = time.perf_counter()
-            made = generate.samples(plan, np.arange(len(originals))).pitches
-            seconds = round(time.perf_counter() - begun, 1)
-            assert np.array_equal(made[..., 0], originals[..., 0])
-            rows.append(describe(title, made, originals, grid, generate.num_calls(plan), seconds))
-            print(rows[-1], flush=True)
-            kept[f"calls{word}"] = raw = made
-            for sweeps in filter(None, all_sweeps):
-                begun = time.perf_counter()
-                made = polish.polish(judge, plan, raw, np.arange(len(raw)), sweeps)
-                seconds = round(time.perf_counter() - begun, 1)
-                assert np.array_equal(made[..., 0], originals[..., 0])
-                more = f"{generate.num_calls(plan)} + up to {polish.num_calls(plan.request.free, sweeps)}"
-                rows.append(describe(f"the same, polished, sweeps: {sweeps}", made, originals, grid, more, seconds))
+            made = {sweeps: originals.pitches.copy() for sweeps in all_sweeps}
+            seconds, calls = dict.fromkeys(all_sweeps, 0.0), dict[int, str]()
+            for length in np.unique(originals.lengths):  # all that are as long in one batch
+                numbers = np.flatnonzero(originals.lengths == length)
+                sopranos = originals.pitches[numbers, :length]
+                request = harmonize_each(sopranos, numbers, whole=not args.steps)
+                plan, raw = generate.plan(loaded, request, len(numbers), chosen), sopranos.astype(np.int16)
+                stem = f"{loaded.sha256[:8]}_{args.split}_{args.steps}_{length}_{len(numbers)}_{word.replace(':', '_')}"
+                for sweeps in all_sweeps:
+                    path = folder / f"{stem}{f'_{sweeps}_{judging.sha256[:8]}' * bool(sweeps)}.npz"
+                    pitches, took = samplers.kept(path, functools.partial(draw, judge, plan, numbers, raw, sweeps))
+                    raw = raw if sweeps else pitches
+                    assert np.array_equal(pitches[..., 0], sopranos[..., 0])
+                    made[sweeps][numbers, :length] = pitches
+                    seconds[sweeps] += took
+                    calls[sweeps] = str(generate.num_calls(plan))
+                    if sweeps:
+                        calls[sweeps] += f" + up to {polish.num_calls(plan.request.free, sweeps)}"
+                print(f"{word}: {len(numbers)} of {length} steps", flush=True)
+            for sweeps, pitches in made.items():
+                name = f"the same, polished, sweeps: {sweeps}" if sweeps else title
+                all_sets[f"{name}, {word}"] = whole = originals._replace(pitches=pitches)
+                rows.append(describe(name, whole, known, calls[sweeps], round(seconds[sweeps])))
                 print(rows[-1], flush=True)
-                kept[f"polished{word}, {sweeps}"] = made
-    if args.out:
-        files.replace_npz(args.out, **kept)
-    titles = (*COLUMNS, CHANGES)
-    print(f"\nstep {loaded.step} (sha256 {loaded.sha256[:8]}), {args.split}, {args.steps} steps")
+    titles = (*COLUMNS, CHANGES, *OF_WINDOWS)
+    how = f"the first {args.steps} steps" if args.steps else "whole"
+    print(f"\nstep {loaded.step} (sha256 {loaded.sha256[:8]}), {args.split}, {how}")
     print("| " + " | ".join(titles) + " |\n|" + " --- |" * len(titles))
     print("\n".join(rows))
     if args.measures:
-        print("\n" + theory.compare({name: theory.measure_pieces(made, grid) for name, made in kept.items()}), end="")
+        measured = {
+            name: theory.measure_pieces(each.pitches, known.grid, each.lengths) for name, each in all_sets.items()
+        }
+        print("\n" + theory.compare(measured), end="")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ classifier. Sets are kept in --out and not drawn again. Errors: jackknife (KID, 
 
 import argparse
 import pathlib
-import time
 from typing import Any
 
 import numpy as np
@@ -84,15 +83,6 @@ def passages_of(text: str) -> polish.Passages:
     return found
 
 
-def kept(path: pathlib.Path, draw: Any) -> tuple[np.ndarray, float]:
-    """Pitches and seconds of the file, or those that are drawn and kept there."""
-    if not path.exists():
-        begun = time.perf_counter()
-        files.replace_npz(path, pitches=draw(), seconds=np.float64(time.perf_counter() - begun))
-    with np.load(path) as file:
-        return file["pitches"], float(file["seconds"])
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -157,13 +147,13 @@ def main() -> None:
             request = tasks.compose(STEPS) if args.whole else tasks.excerpt(tasks.compose(STEPS))
             plan = generate.plan(loaded, request, len(ids), chosen, seed=args.seed)
             stem = f"{loaded.sha256[:8]}_{args.seed}_{len(ids)}_{calls}_{args.temperature}{'_whole' * args.whole}"
-            raw, seconds = kept(folder / f"{stem}.npz", lambda plan=plan: generate.samples(plan, ids).pitches)
+            raw, seconds = samplers.kept(folder / f"{stem}.npz", lambda plan=plan: generate.samples(plan, ids).pitches)
             row = describe("annealed Gibbs", str(calls), f"{seconds:.0f}", raw, known)
             print("| " + " | ".join(row.values()) + " |", flush=True)
             made_by[row["Set"] + f", {calls}"] = raw
             for text, passages in zip(args.passages.split(","), all_passages, strict=True):
                 for sweeps in (int(word) for word in args.sweeps.split(",")):
-                    made, more = kept(
+                    made, more = samplers.kept(
                         folder / f"{stem}_{'x'.join(f'{field:g}' for field in passages)}_{sweeps}_{name_of_critic}.npz",
                         lambda plan=plan, raw=raw, sweeps=sweeps, passages=passages: polish.polish(
                             judge, plan, raw, ids, sweeps, passages=passages

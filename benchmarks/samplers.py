@@ -213,6 +213,15 @@ def draw_row(
     return {"model_calls": calls, "seconds": seconds, "pitches": pitches, "nll": nll(loaded, pitches)}
 
 
+def kept(path: pathlib.Path, draw: Any) -> tuple[np.ndarray, float]:
+    """Pitches and seconds of the file, or those that are drawn and kept there."""
+    if not path.exists():
+        begun = time.perf_counter()
+        files.replace_npz(path, pitches=draw(), seconds=np.float64(time.perf_counter() - begun))
+    with np.load(path) as file:
+        return file["pitches"], float(file["seconds"])
+
+
 def complete_row(
     path: pathlib.Path, loaded: weights.Loaded, chosen: config.Sample, steps: int, num_samples: int
 ) -> dict[str, Any]:
