@@ -205,3 +205,13 @@ def test_wrong_input_is_one_line(chorales, noise, tmp_path, capsys, words, line)
 def test_the_command_teaches():
     shown = conftest.run_command("coconet_jax.judge", "--help")
     assert shown.returncode == 0 and "judge score chorale.mid" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "verb, taught",
+    [("rank", "5 % of notes moved"), ("score", "faults by bar and beat"), ("keep", "Discriminator rejection sampling")],
+)
+def test_each_verb_teaches(verb, taught, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        judge.main([verb, "--help"])
+    assert taught in " ".join(capsys.readouterr().out.split())

@@ -39,14 +39,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="rank | score | keep", required=True, parser_class=errors.Parser)
     rank = verbs.add_parser(
-        "rank", help="sets of samples beside real music, in order", formatter_class=argparse.RawDescriptionHelpFormatter
+        "rank",
+        help="sets of samples beside real music, in order",
+        description="Sets of samples beside real music, in order, with errors and ties: distances, measures, the "
+        "critic, the composer classifier.",
     )
     rank.add_argument(
         "sets",
         nargs="+",
         metavar="NAME=SOURCE",
         help="a sampling run's --out folder, an npz of it, a split (valid), or a split damaged on purpose "
-        f"(test:DAMAGE, of {', '.join(sets.DAMAGES)})",
+        f"(test:DAMAGE, of {', '.join(sets.DAMAGES)})".replace("%", "%%"),
     )
     rank.add_argument("--reference", default="test", choices=pieces.SPLITS, help="real music (default: test)")
     rank.add_argument("--steps", type=int, default=critic.STEPS, metavar="N", help="length of a window (default: 64)")
@@ -60,7 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     rank.add_argument("--out", default="judged", metavar="DIR", help="for scoreboard.md, .json and .png")
     rank.add_argument("--seed", type=int, default=0, metavar="N", help="of halving and drawing (default: 0)")
-    score = verbs.add_parser("score", help="one piece: measures beside Bach's, faults, the critic's map")
+    score = verbs.add_parser(
+        "score",
+        help="one piece: measures beside Bach's, faults, the critic's map",
+        description="One piece explained: its measures beside Bach's, its faults by bar and beat, and where the critic "
+        "holds it least for real.",
+    )
     score.add_argument("file", metavar="FILE", help="MIDI, MusicXML or npz of four voices")
     score.add_argument("--voices", metavar="LIST", help="which part is which, as in coconet_jax.sample")
     score.add_argument("--out", default="judged", metavar="DIR", help="for the picture and the numbers")

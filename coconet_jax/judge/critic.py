@@ -39,7 +39,7 @@ class Critic(NamedTuple):
       theory: the regression on them.
       mix: factors on the networks' logit (divided by the temperature) and on that of the theory, and a constant.
       grams: hashes of all runs of QUOTE_STEPS + 1 steps in the training music, sorted.
-      sha256: of its file; "" before it is written.
+      sha256: as its file's header has it; "" before it is written.
       header: what else the file says of it.
     """
 
