@@ -48,21 +48,24 @@ def describe(name: str, calls: str, seconds: str, pitches: np.ndarray, known: di
     return row
 
 
-def print_measures(real: np.ndarray, made: dict[str, np.ndarray]) -> None:
+def print_measures(real: np.ndarray, whole: list[pieces.Pieces], made: dict[str, np.ndarray]) -> None:
     """Every theory measure of Bach's windows and of the sets, and how far a set's mean is from Bach's in deviations
-    of Bach's windows, with its standard error."""
+    of Bach's windows, with its standard error, and in those of his whole pieces, which vary less."""
+    by_piece = [theory.measure_pieces(part.pitches, lengths=part.lengths) for part in whole]
     measured = {"Bach": theory.measure_pieces(real)} | {
         name: theory.measure_pieces(part) for name, part in made.items()
     }
     lines = theory.compare(measured).splitlines()
-    print("\n" + lines[0] + " ".join(f" {name} less Bach, deviations |" for name in made) + "\n" + lines[1], end="")
-    print(" --- |" * len(made))
+    titles = [f" {name} less Bach, deviations | of whole pieces |" for name in made]
+    print("\n" + lines[0] + "".join(titles) + "\n" + lines[1] + " --- | --- |" * len(made))
     for line in lines[2:]:
         key = line.split("|")[1].strip()
         spread = np.nanstd(measured["Bach"][key])
+        of_pieces = np.nanstd(np.concatenate([found[key] for found in by_piece]))
         for name in made:
             mean, error = rates.average(measured[name][key] - np.nanmean(measured["Bach"][key]))
             line += f" {mean / spread:+.2f} ± {error / spread:.2f} |" if spread else " - |"
+            line += f" {mean / of_pieces:+.2f} |" if of_pieces else " - |"
         print(line)
 
 
@@ -165,7 +168,8 @@ def main() -> None:
                     row = describe(name, all_calls, f"{seconds + more:.0f}", made, known)
                     print("| " + " | ".join(row.values()) + " |", flush=True)
         if args.measures:
-            print_measures(real.pitches, made_by)
+            names = piece_set.splits if args.split == samplers.WHOLE_SET else (args.split,)
+            print_measures(real.pitches, [piece_set.splits[name] for name in names], made_by)
         print(f"\nstep {loaded.step} of {args.checkpoint} (sha256 {loaded.sha256[:8]})")
 
 

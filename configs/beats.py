@@ -5,8 +5,8 @@
 COMMAND: python -m coconet_jax.train --config=configs/beats.py --workdir=runs/beats
   --config.train.init_from=runs/beats_1
 TIME: 0.64 s a step on 2 cores of an Intel Xeon (x86_64, jax 0.10.2), so an hour.
-NLL: valid 0.4066 nats per variable at step 4,500, no better than what it came from. It starts from 1,250 steps of
-  the smaller net with beats, and these from runs/a of configs/small.py:
+NLL: valid 0.4066 nats per variable at step 4,500, not surely better than what it came from. It starts from 1,250 steps
+  of the smaller net with beats, and these from runs/a of configs/small.py:
   --config=configs/small.py --workdir=runs/beats_1 --config.model.beat_steps=4 --config.train.learning_rate=1e-3
   --config.train.num_steps=1250 --config.train.schedule_steps=2000 --config.train.warmup_steps=100
   --config.train.init_from=runs/a
