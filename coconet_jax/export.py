@@ -110,7 +110,8 @@ def export_sampler(
     """The whole sampler for any number of scores of so many steps; see the module for its arguments.
 
     The number of model calls is that of scores in which all is free, whatever is free later. They begin and end as
-    pieces do, if the network has learned how (`data.ends`), and no voice leaves its range in Bach's chorales.
+    pieces do, if the network has learned how (`data.ends`), and no voice leaves its range in Bach's chorales, whatever
+    is given.
     """
     leaves, tree = jax.tree.flatten(variables)
     plan = samplers.phases(chosen, np.ones((1, steps, pianoroll.NUM_VOICES), bool))

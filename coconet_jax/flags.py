@@ -180,8 +180,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--range_strength",
         type=float,
         metavar="S",
-        help=f"for each semitone outside; default: {RANGE_STRENGTH:g} with --ranges; without, no voice leaves "
-        "its range in Bach's chorales unless a strength lets it (0: freely)",
+        help=f"for each semitone outside; default: {RANGE_STRENGTH:g} with --ranges; without, those of Bach's "
+        "chorales and of what is given, which no voice leaves unless a strength lets it (0: freely)",
     )
     group.add_argument(
         "--similarity_strength",

@@ -54,7 +54,7 @@ class Plan(NamedTuple):
       model: the network.
       request: what is to be completed.
       settings: of the sampler.
-      prior: soft priors of the user's; None: `steering.usual`.
+      prior: soft priors of the user's; None: as `prior_of` has it.
       seed: with a chain's number it settles the chain.
       micro_batch: chains at once on a device. Every batch has this shape, the last is filled up with chains that
         are thrown away, so that what comes out depends neither on the number of samples nor on that of devices.
@@ -132,6 +132,7 @@ def complete(
     num_samples: int = 1,
     settings: config_lib.Sample | None = None,
     *,
+    prior: steering.Steering | None = None,
     seed: int = 0,
 ) -> samples_lib.Samples:
     """Completes a request, in memory: what `python -m coconet_jax.sample` does without its files.
@@ -150,7 +151,7 @@ def complete(
       InputError: the request leaves the model nothing to write.
     """
     ids = np.arange(num_samples)
-    pitches = samples(plan(loaded, request, num_samples, settings, seed=seed), ids).pitches
+    pitches = samples(plan(loaded, request, num_samples, settings, prior=prior, seed=seed), ids).pitches
     return offline.to_samples(request, pitches, ids, seed)
 
 
@@ -162,6 +163,11 @@ def num_devices(num_samples: int, micro_batch: int) -> int:
 def with_ends(plan: Plan) -> bool:
     """Whether the network is told where pieces begin or end."""
     return plan.knows_ends and any(plan.request.ends)
+
+
+def prior_of(plan: Plan) -> steering.Steering:
+    """What is heeded: the plan's prior, or else that voices keep to their ranges, those of what is given among them."""
+    return plan.prior or steering.usual(len(plan.request.free), *tasks.known_pitches(plan.request))
 
 
 def num_calls(plan: Plan) -> int:
@@ -200,7 +206,7 @@ def samples(
     rows = plan.micro_batch * mesh.size
     weights = devices.replicate(plan.variables, mesh)
     steps = len(plan.request.free)
-    prior = plan.prior or steering.usual(steps)
+    prior = prior_of(plan)
     batches = -(-len(ids) // rows)
     pitches = np.empty((len(ids), steps, pianoroll.NUM_VOICES), np.int16)
     traces = []

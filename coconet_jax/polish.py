@@ -112,7 +112,7 @@ def polish(
     free, ends, first = (np.array(part) for part in (begun.free, begun.ends, begun.first))
     pitches = pitches.copy()
     # One prior serves all passages of a round.
-    side_by_side = plan.prior is None or all((each == each[:1]).all() for each in plan.prior)
+    side_by_side = all((each == each[:1]).all() for each in generate.prior_of(plan))
     rounds = [_rounds(np.asarray(plan.request.free), sweep, passages, side_by_side) for sweep in range(sweeps)]
     most = max((len(starts) for sweep in rounds for starts in sweep), default=0)
     for sweep, each in enumerate(rounds):
@@ -152,6 +152,7 @@ def complete(
     settings: config_lib.Sample | None = None,
     *,
     sweeps: int = USUAL,
+    prior: steering.Steering | None = None,
     seed: int = 0,
 ) -> samples.Samples:
     """Like `generate.complete`, and polished with the packaged critic.
@@ -165,7 +166,7 @@ def complete(
             "generate.complete"
         )
     ids = np.arange(num_samples)
-    plan = generate.plan(loaded, request, num_samples, settings, seed=seed)
+    plan = generate.plan(loaded, request, num_samples, settings, prior=prior, seed=seed)
     pitches = polish(judge_with(critic_lib.load()), plan, generate.samples(plan, ids).pitches, ids, sweeps)
     return offline.to_samples(request, pitches, ids, seed)
 
@@ -211,7 +212,7 @@ def _drawing_plan(plan: generate.Plan, windows: list[slice], most: int, passages
         top_p=plan.settings.top_p,
         greedy=plan.settings.greedy,
     )
-    prior = plan.prior and steering.Steering(plan.prior.bias[windows[0]], plan.prior.temperature[windows[0]])
+    prior = steering.Steering(*(each[windows[0]] for each in generate.prior_of(plan)))
     return plan._replace(
         settings=settings,
         prior=prior,

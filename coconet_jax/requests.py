@@ -33,7 +33,7 @@ def from_flags(args: argparse.Namespace, steps_per_quarter: int) -> tuple[tasks.
     elif args.last_chord is not None:
         chord = [parse_pitch("--last_chord", word) for word in re.split(r"[\s,]+", args.last_chord.strip())]
         request = constraints.with_last_chord(request, chord, args.last_chord_steps)
-    return request, _steering(args, request.given)
+    return request, _steering(args, request)
 
 
 def _request(args: argparse.Namespace, task: str, grid: int, notes: score.Score | None) -> tasks.Request:
@@ -107,15 +107,15 @@ def _harmonize(args: argparse.Namespace, grid: int) -> tasks.Request:
     return tasks.harmonize(piece, voice, rests=rests)
 
 
-def _steering(args: argparse.Namespace, given: score.Score) -> steering.Steering:
-    steps = len(given.pitches)
+def _steering(args: argparse.Namespace, request: tasks.Request) -> steering.Steering:
+    given, steps = request.given, len(request.free)
     if args.ranges is not None:
         strength = _or(args.range_strength, flags.RANGE_STRENGTH)
         wishes = [steering.ranges(steps, _parse_ranges(args.ranges), strength)]
     elif args.range_strength is not None:
         wishes = [steering.ranges(steps, pianoroll.VOICE_RANGES, args.range_strength)]
     else:
-        wishes = [steering.usual(steps)]
+        wishes = [steering.usual(steps, *tasks.known_pitches(request))]
     if args.key is not None:
         wishes.append(steering.key(steps, args.key, _or(args.key_strength, flags.KEY_STRENGTH)))
     if args.freedom is not None or args.bar_freedom is not None or args.similarity_strength is not None:
@@ -129,7 +129,7 @@ def _steering(args: argparse.Namespace, given: score.Score) -> steering.Steering
         )
     if args.surprise is not None:
         wishes.append(steering.surprise(steps, _numbers("surprise", args.surprise)))
-    return functools.reduce(steering.combine, wishes)
+    return functools.reduce(steering.combine, wishes, steering.neutral(steps))
 
 
 def _or(value: float | None, usual: float) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import re
 from typing import Final, NamedTuple
 
-from jaxtyping import Float32
+from jaxtyping import Float32, Integer
 import numpy as np
 
 from coconet_jax import bars, errors, parts, pianoroll, score
@@ -38,9 +38,21 @@ def neutral(steps: int) -> Steering:
     return Steering(bias, np.ones((steps, pianoroll.NUM_VOICES), np.float32))
 
 
-def usual(steps: int) -> Steering:
-    """What is heeded unless something else is asked for: no voice leaves the range that it has in Bach's chorales."""
-    return ranges(steps, pianoroll.VOICE_RANGES, MAX_STRENGTH)
+def usual(steps: int, *known: Integer[np.ndarray, "... 4"]) -> Steering:
+    """What is heeded unless something else is asked for: no voice leaves the range that it has in Bach's chorales.
+
+    Other than with a strength this holds whatever the temperature.
+
+    Args:
+      steps: t.
+      known: pitches of scores that are given; each voice may go as far as it does there, too.
+    """
+    low, high = np.array(pianoroll.VOICE_RANGES).T
+    for pitches in (each.reshape(-1, pianoroll.NUM_VOICES) for each in known):
+        low = np.minimum(low, np.where(pitches == pianoroll.REST, pianoroll.MAX_PITCH, pitches).min(axis=0))
+        high = np.maximum(high, pitches.max(axis=0))
+    row = np.arange(pianoroll.MIN_PITCH, pianoroll.MAX_PITCH + 1)[:, None]
+    return _biased(steps, np.where((row < low) | (row > high), -np.inf, 0.0))
 
 
 def combine(one: Steering, other: Steering) -> Steering:

@@ -50,7 +50,8 @@ class Request(NamedTuple):
       vary: (seed, chain numbers) -> where these chains start, if they differ; each depends on (seed, its number) alone.
       ends: whether the piece begins with the first step, and ends with the last: what a network that has learned how
         pieces begin and end (`data.ends`) writes there. (See `excerpt`.)
-      sources: what settles `vary`: the scores it takes from, and how much; to tell requests apart.
+      sources: what settles `vary`: the scores it takes from, their pitches first, and how much; to tell requests
+        apart.
     """
 
     given: score.Score
@@ -64,6 +65,11 @@ class Request(NamedTuple):
 def excerpt(request: Request) -> Request:
     """The same out of the middle of a piece, as are crops and windows."""
     return request._replace(ends=(False, False))
+
+
+def known_pitches(request: Request) -> tuple[Integer[np.ndarray, "... 4"], ...]:
+    """Pitches of all scores that are given to some chain."""
+    return request.given.pitches, *request.sources[:1]
 
 
 def start(request: Request, seed: int, ids: Int[np.ndarray, " n"]) -> Given:

@@ -197,11 +197,21 @@ def test_a_prior_is_heeded(tiny_config, tiny_variables):
 
 def test_no_voice_leaves_its_range_unless_it_is_let(tiny_config, tiny_variables):
     low, high = np.array(pianoroll.VOICE_RANGES).T
-    base = plan(tiny_config, tiny_variables, settings=config.Sample(temperature=2.0, num_steps=9))
-    made = generate.samples(base, np.arange(16)).pitches
-    assert ((made >= low) & (made <= high)).all()
+    for temperature in (1e-4, 2.0):
+        base = plan(tiny_config, tiny_variables, settings=config.Sample(temperature=temperature, num_steps=9))
+        made = generate.samples(base, np.arange(16)).pitches
+        assert ((made >= low) & (made <= high)).all()
     let = generate.samples(base._replace(prior=steering.neutral(16)), np.arange(16)).pitches
     assert ((let < low) | (let > high)).mean() > 0.1
+
+
+def test_a_voice_may_go_as_far_as_in_what_is_given(tiny_config, tiny_variables):
+    """A viola below the altos of Bach, of which every fourth step stays."""
+    below = score.from_pitches(np.repeat([[67, 48, 47, 43]], 16, axis=0))
+    for request in (tasks.upsample(below), blends.hybrid([below, below], keep_share=0.5)):
+        base = plan(tiny_config, tiny_variables, request, settings=config.Sample(temperature=2.0, num_steps=9))
+        alto = generate.samples(base, np.arange(16)).pitches[:, :, 1]
+        assert alto.min() == 48 and {49, 50, 51} <= set(alto.ravel().tolist())
 
 
 def test_answers_are_different_where_they_can_be(tiny_config, tiny_variables, chorale):

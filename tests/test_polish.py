@@ -282,6 +282,20 @@ def test_wishes_are_heeded_where_passages_lie(make_plan):
     assert made[:, 40:].max() < middle <= made[:, :40].max()
 
 
+def test_polished_passages_keep_to_the_ranges_of_the_whole_request(make_plan):
+    """Given notes outside of a passage's own window widen a voice's range too."""
+    given = np.full((72, 4), -1, np.int16)
+    given[0, 1] = 50
+    request = tasks.complete(score.from_pitches(given), rests="fill")
+    lowest = lambda pitches: (-pitches[:, :, 1].mean(axis=1).astype(float), np.zeros(len(pitches), bool))  # noqa: E731
+    many = polish.Passages(steps=4, candidates=24, calls=2, enough=np.inf)
+    made = {}
+    for name, each in (("given", request), ("nothing", tasks.compose(72))):
+        plan = make_plan(each)
+        made[name] = polish.polish(lowest, plan, np.full((1, 72, 4), 60, np.int16), np.arange(1), 1, passages=many)
+    assert made["nothing"][..., 1].min() >= 52 and made["given"][:, 60:, 1].min() in (50, 51)
+
+
 def test_by_default_the_packaged_critic_chooses(tiny_config, tiny_variables):
     loaded = weights.Loaded(tiny_variables, tiny_config, 1, "0" * 64, {})
     settings = config.Sample(num_steps=2)

@@ -75,12 +75,21 @@ def test_freedom_by_voice_and_by_bar():
     np.testing.assert_allclose(both[5], [0, 1, 0, 2])
 
 
-def test_usually_each_pitch_of_bachs_voices_is_as_good_and_no_other_is_heard_of():
-    bias = steering.usual(2).bias
-    inside = (PITCHES[:, None] >= np.array(pianoroll.VOICE_RANGES)[:, 0]) & (
-        PITCHES[:, None] <= np.array(pianoroll.VOICE_RANGES)[:, 1]
-    )
-    assert (bias[:, inside] == 0).all() and (bias[:, ~inside] <= -steering.MAX_STRENGTH).all()
+def test_usually_all_pitches_of_bachs_voices_are_as_good_and_no_other_is_heard_of():
+    def allowed(*known: np.ndarray) -> list[list[int]]:
+        bias = steering.usual(2, *known).bias
+        assert set(np.unique(bias)) == {-np.inf, 0} and not np.signbit(bias[bias == 0]).any()
+        return [PITCHES[bias[1, :, voice] == 0].tolist() for voice in range(4)]
+
+    bach = [list(range(low, high + 1)) for low, high in pianoroll.VOICE_RANGES]
+    assert allowed() == bach
+    silent, low_alto, high_bass = np.full((3, 4), -1), np.full((3, 4), -1), np.full((2, 3, 4), 50)
+    low_alto[1, 1], high_bass[1, 2, 3] = 50, 67
+    low_alto[2, 1] = 60
+    assert allowed(silent) == bach
+    assert allowed(low_alto) == [bach[0], list(range(50, 75)), *bach[2:]]
+    high_bass[:, :, :3] = -1
+    assert allowed(silent, high_bass) == [*bach[:3], list(range(36, 68))]
 
 
 def test_surprise_is_a_factor_for_each_voice():
