@@ -17,7 +17,7 @@ measure of each set follows beside Bach's. Pieces are kept in --out and not draw
 import argparse
 import functools
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Integer
 import numpy as np
@@ -35,6 +35,7 @@ class Known(NamedTuple):
     """What sets are measured beside."""
 
     originals: pieces.Pieces
+    windows: sets.Windows
     training: pieces.Pieces
     features: distances.Features
     grid: int
@@ -105,37 +106,84 @@ def sampler_of(text: str) -> tuple[str, config.Sample]:
     return "annealed Gibbs", config.usual_sample(num_steps=int(calls) - 1)
 
 
-def describe(name: str, made: pieces.Pieces, known: Known, calls: Any = "-", seconds: Any = "-") -> str:
-    """One row of the table."""
+def harmonize_all(
+    judge: polish.Judge,
+    loaded: weights.Loaded,
+    originals: pieces.Pieces,
+    chosen: config.Sample,
+    all_sweeps: list[int],
+    stem: pathlib.Path,
+    *,
+    whole: bool,
+) -> dict[int, tuple[pieces.Pieces, float, str]]:
+    """Harmonisations as they are drawn (0) and polished by so many sweeps, with their seconds and model calls.
+
+    Args:
+      judge: for the polish.
+      loaded: the network.
+      originals: whose sopranos are given.
+      chosen: settings of the sampler.
+      all_sweeps: of polishing, 1 or more.
+      stem: beginning of the names of the files that keep them, some for each length of a piece.
+      whole: whether the pieces end where they end.
+
+    Raises:
+      InputError: the files hold harmonisations of other sopranos.
+    """
+    made = {sweeps: originals.pitches.copy() for sweeps in (0, *all_sweeps)}
+    seconds, calls = dict.fromkeys(made, 0.0), dict[int, str]()
+    for length in np.unique(originals.lengths):  # all that are as long in one batch
+        numbers = np.flatnonzero(originals.lengths == length)
+        sopranos = originals.pitches[numbers, :length]
+        request = harmonize_each(sopranos, numbers, whole=whole)
+        plan = generate.plan(loaded, request, len(numbers), chosen)
+        path = stem.with_name(f"{stem.name}_{length}_{len(numbers)}")
+        found = {0: samplers.kept(path.with_name(f"{path.name}.npz"), functools.partial(draw, plan, numbers))}
+        for sweeps in all_sweeps:
+            again = functools.partial(polish.polish, judge, plan, found[0][0], numbers, sweeps)
+            found[sweeps] = samplers.kept(path.with_name(f"{path.name}_{sweeps}.npz"), again)
+        for sweeps, (pitches, took) in found.items():
+            if not np.array_equal(pitches[..., 0], sopranos[..., 0]):
+                raise errors.InputError(f"{path}*.npz hold other sopranos; remove them, or give another --out")
+            made[sweeps][numbers, :length] = pitches
+            seconds[sweeps] += took
+            more = polish.num_calls(request.free, sweeps)
+            calls[sweeps] = f"{generate.num_calls(plan)}{f' + up to {more}' * bool(more)}"  # of the longest at last
+        print(f"{len(numbers)} of {length} steps", flush=True)
+    return {n: (originals._replace(pitches=pitches), seconds[n], calls[n]) for n, pitches in made.items()}
+
+
+def draw(plan: generate.Plan, numbers: Integer[np.ndarray, " n"]) -> Integer[np.ndarray, "n t 4"]:
+    """Pitches of the chains of these numbers."""
+    return generate.samples(plan, numbers).pitches
+
+
+def describe(
+    name: str,
+    made: pieces.Pieces,
+    known: Known,
+    seconds: float | None = None,
+    calls: str = "-",
+    halves: tuple[sets.Windows, sets.Windows] | None = None,
+) -> str:
+    """One row of the table; the distances are those of the set's windows from Bach's, or between two halves."""
     bach, grid = known.originals, known.grid
-    rows: list[Any] = [name, calls, seconds, len(made.lengths)]
     valid = beats.mark_valid(made.pitches, made.lengths)
+    row = [name, calls, "-" if seconds is None else f"{seconds:.0f}", str(len(made.lengths))]
     for count in (theory.count_parallel_fifths, theory.count_parallel_octaves):
         rate = rates.rate_per_100_beats(count(made.pitches), grid, valid)
-        rows.append(f"{rate.rate:.2f} [{rate.low:.2f}, {rate.high:.2f}]")
+        row.append(f"{rate.rate:.2f} [{rate.low:.2f}, {rate.high:.2f}]")
     same = ((made.pitches == bach.pitches)[..., 1:].mean(axis=2) * valid).sum(axis=1) / valid.sum(axis=1)
     for values in (theory.triad_share(made.pitches, grid, made.lengths), same, f1_of_changes(made, bach, grid)):
-        mean, error = rates.average(values)
-        rows.append(f"{mean:.3f} ± {error:.3f}")
-    windows, own = (sets.cut_windows(each, critic.STEPS, 16) for each in (made, bach))
-    if made is bach:
-        one, other = sets.halve(np.random.default_rng(0), own)
-        far = distances.between(one, other, known.features)
-    else:
-        far = distances.between(own, windows, known.features)
-    copied = copies.longest_run(windows.pitches, known.training) >= 4 * ranking.COPIED_BEATS
+        row.append("{:.3f} ± {:.3f}".format(*rates.average(values)))
+    windows = sets.cut_windows(made, critic.STEPS, 4 * grid)
+    far = distances.between(*(halves or (known.windows, windows)), known.features)
+    row += ["{:.2f} ± {:.2f}".format(*far[key]) for key in ("kid", "coverage")]
+    copied = copies.longest_run(windows.pitches, known.training) >= grid * ranking.COPIED_BEATS
     outside = theory.measure_pieces(made.pitches, grid, made.lengths)["out_of_range"]
-    rows += ["{:.2f} ± {:.2f}".format(*far[key]) for key in ("kid", "coverage")]
-    rows.append(f"{100 * copied.mean():.1f} %")
-    rows.append("{:.2f} ± {:.2f} %".format(*(100 * part for part in rates.average(outside))))
-    return "| " + " | ".join(map(str, rows)) + " |"
-
-
-def draw(
-    judge: polish.Judge, plan: generate.Plan, numbers: Integer[np.ndarray, " n"], raw: np.ndarray, sweeps: int
-) -> Integer[np.ndarray, "n t 4"]:
-    """Harmonisations by the plan or, with sweeps, those given by so many polished."""
-    return polish.polish(judge, plan, raw, numbers, sweeps) if sweeps else generate.samples(plan, numbers).pitches
+    row.append(f"{100 * copied.mean():.1f} %")
+    row.append("{:.2f} ± {:.2f} %".format(*(100 * part for part in rates.average(outside))))
+    return "| " + " | ".join(row) + " |"
 
 
 def main() -> None:
@@ -143,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=weights.DEFAULT, help=weights.HELP)
     parser.add_argument("--data", required=True, help="npz written by python -m coconet_jax.chorales --export")
-    parser.add_argument("--split", default="valid", choices=pieces.SPLITS, help="whose sopranos (default: valid)")
+    parser.add_argument("--split", default="valid", choices=("valid", "test"), help="whose sopranos (default: valid)")
     parser.add_argument("--steps", type=int, default=0, help="length, such as 128 = 8 bars of 16ths (default: whole)")
     parser.add_argument("--pieces", type=int, default=0, help="at most so many pieces (default: all)")
     parser.add_argument(
@@ -159,53 +207,43 @@ def main() -> None:
     with errors.exit_on_input_error():
         if not all(number.isdecimal() for number in args.polish.split(",")):
             raise errors.InputError(f"--polish={args.polish}: use numbers of sweeps, such as 2 or 2,3")
-        all_sweeps = sorted({0, *map(int, args.polish.split(","))})
+        if args.steps and args.steps < critic.STEPS:
+            raise errors.InputError(
+                f"--steps={args.steps}: windows of {critic.STEPS} are measured; use as many or more"
+            )
+        all_sweeps = sorted({int(number) for number in args.polish.split(",")} - {0})
+        named = {word: sampler_of(word) for word in args.calls.split(",")}
         loaded, piece_set = checkpoint.load(args.checkpoint), pieces.read_npz(args.data)
-        training, judging = piece_set.splits["train"], critic.load()
-        judge = polish.judge_with(judging)
+        training, judging, grid = piece_set.splits["train"], critic.load(), piece_set.steps_per_quarter
         originals = cut(piece_set.splits[args.split], args.steps, args.pieces)
-        features = distances.fit_theory(sets.cut_windows(training, critic.STEPS).pitches, piece_set.steps_per_quarter)
-        known = Known(originals, training, features, piece_set.steps_per_quarter)
+        features = distances.fit_theory(sets.cut_windows(training, critic.STEPS).pitches, grid)
+        windows = sets.cut_windows(originals, critic.STEPS, 4 * grid)
+        known = Known(originals, windows, training, features, grid)
         folder = pathlib.Path(str(files.make_folder(args.out)))
-        all_sets = {"bach": originals, "voices of another piece": with_voices_of_the_next(originals)}
-        rows = [describe("Bach", originals, known)]
-        rows.append(describe("voices of another piece", all_sets["voices of another piece"], known))
+        wrong = with_voices_of_the_next(originals)
+        all_sets = {"Bach": originals, "voices of another piece": wrong}
+        rows = [
+            describe("Bach", originals, known, halves=sets.halve(np.random.default_rng(0), windows)),
+            describe("voices of another piece", wrong, known),
+        ]
         print("\n".join(rows), flush=True)
-        for word in args.calls.split(","):
-            title, chosen = sampler_of(word)
-            made = {sweeps: originals.pitches.copy() for sweeps in all_sweeps}
-            seconds, calls = dict.fromkeys(all_sweeps, 0.0), dict[int, str]()
-            for length in np.unique(originals.lengths):  # all that are as long in one batch
-                numbers = np.flatnonzero(originals.lengths == length)
-                sopranos = originals.pitches[numbers, :length]
-                request = harmonize_each(sopranos, numbers, whole=not args.steps)
-                plan, raw = generate.plan(loaded, request, len(numbers), chosen), sopranos.astype(np.int16)
-                stem = f"{loaded.sha256[:8]}_{args.split}_{args.steps}_{length}_{len(numbers)}_{word.replace(':', '_')}"
-                for sweeps in all_sweeps:
-                    path = folder / f"{stem}{f'_{sweeps}_{judging.sha256[:8]}' * bool(sweeps)}.npz"
-                    pitches, took = samplers.kept(path, functools.partial(draw, judge, plan, numbers, raw, sweeps))
-                    raw = raw if sweeps else pitches
-                    assert np.array_equal(pitches[..., 0], sopranos[..., 0])
-                    made[sweeps][numbers, :length] = pitches
-                    seconds[sweeps] += took
-                    calls[sweeps] = str(generate.num_calls(plan))
-                    if sweeps:
-                        calls[sweeps] += f" + up to {polish.num_calls(plan.request.free, sweeps)}"
-                print(f"{word}: {len(numbers)} of {length} steps", flush=True)
-            for sweeps, pitches in made.items():
+        for word, (title, chosen) in named.items():
+            stem = f"{loaded.sha256[:8]}_{judging.sha256[:8]}_{args.split}_{args.steps}_{word.replace(':', '_')}"
+            found = harmonize_all(
+                polish.judge_with(judging), loaded, originals, chosen, all_sweeps, folder / stem, whole=not args.steps
+            )
+            for sweeps, (made, seconds, calls) in found.items():
                 name = f"the same, polished, sweeps: {sweeps}" if sweeps else title
-                all_sets[f"{name}, {word}"] = whole = originals._replace(pitches=pitches)
-                rows.append(describe(name, whole, known, calls[sweeps], round(seconds[sweeps])))
+                all_sets[f"{name}, {word}"] = made
+                rows.append(describe(name, made, known, seconds, calls))
                 print(rows[-1], flush=True)
     titles = (*COLUMNS, CHANGES, *OF_WINDOWS)
     how = f"the first {args.steps} steps" if args.steps else "whole"
-    print(f"\nstep {loaded.step} (sha256 {loaded.sha256[:8]}), {args.split}, {how}")
+    print(f"\nstep {loaded.step} (sha256 {loaded.sha256[:8]}), critic {judging.sha256[:8]}, {args.split}, {how}")
     print("| " + " | ".join(titles) + " |\n|" + " --- |" * len(titles))
     print("\n".join(rows))
     if args.measures:
-        measured = {
-            name: theory.measure_pieces(each.pitches, known.grid, each.lengths) for name, each in all_sets.items()
-        }
+        measured = {name: theory.measure_pieces(each.pitches, grid, each.lengths) for name, each in all_sets.items()}
         print("\n" + theory.compare(measured), end="")
 
 
