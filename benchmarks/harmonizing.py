@@ -24,7 +24,7 @@ import numpy as np
 import samplers
 
 from coconet_jax import checkpoint, config, devices, errors, files, generate, pieces, polish, score, tasks, weights
-from coconet_jax.judge import beats, copies, critic, distances, ranking, rates, sets, theory
+from coconet_jax.judge import beats, copies, critic, distances, ranking, rates, sets, theory, voice_leading
 
 COLUMNS = ("By", "Model calls", "Seconds", "Pieces", "Parallel fifths", "Parallel octaves", "Triads", "Notes as Bach's")
 CHANGES = "F1 of harmony changes"
@@ -32,7 +32,15 @@ OF_WINDOWS = ("KID", "Coverage", "Copied", "Out of range")
 
 
 class Known(NamedTuple):
-    """What sets are measured beside."""
+    """What sets are measured beside.
+
+    Attributes:
+      originals: Bach's settings of the sopranos.
+      windows: of them, 64 steps at bar hops.
+      training: where copies are looked for.
+      features: the theory measures for distances.
+      grid: steps a quarter.
+    """
 
     originals: pieces.Pieces
     windows: sets.Windows
@@ -180,7 +188,7 @@ def describe(
     far = distances.between(*(halves or (known.windows, windows)), known.features)
     row += ["{:.2f} ± {:.2f}".format(*far[key]) for key in ("kid", "coverage")]
     copied = copies.longest_run(windows.pitches, known.training) >= grid * ranking.COPIED_BEATS
-    outside = theory.measure_pieces(made.pitches, grid, made.lengths)["out_of_range"]
+    outside = voice_leading.out_of_range_share(beats.prepare(made.pitches, grid, made.lengths))
     row.append(f"{100 * copied.mean():.1f} %")
     row.append("{:.2f} ± {:.2f} %".format(*(100 * part for part in rates.average(outside))))
     return "| " + " | ".join(row) + " |"

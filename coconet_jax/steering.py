@@ -1,8 +1,8 @@
 """Soft priors of the user's on what the network predicts: arrays that a sampler adds to logits, or scales them by.
 
 Each is off at strength 0 and the more effective the greater its strength, in nats: at strength s the odds of what it
-disfavours fall by a factor e^s against the rest, whatever the temperature. What must stand in a piece, `constraints`
-fixes.
+disfavours fall by a factor e^s against the rest, whatever the temperature. None forbids but `usual`; what must stand in
+a piece, `constraints` fixes.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Steering(NamedTuple):
     """What a sampler is to heed.
 
     Attributes:
-      bias: added to the logits after they are divided by the temperature, in nats; 0 is off.
+      bias: added to the logits after they are divided by the temperature, in nats; 0 is off, -inf is never.
       temperature: multiplies the sampler's temperature; 1 is off.
     """
 

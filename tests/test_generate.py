@@ -8,7 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coconet_jax import blends, config, constraints, devices, errors, generate, model, pianoroll, score, steering, tasks
+from coconet_jax import (
+    blends,
+    config,
+    constraints,
+    devices,
+    errors,
+    generate,
+    model,
+    pianoroll,
+    score,
+    steering,
+    tasks,
+    weights,
+)
 
 SETTINGS = config.Sample(num_steps=5)
 
@@ -193,6 +206,9 @@ def test_a_prior_is_heeded(tiny_config, tiny_variables):
     assert np.isin(made % 12, [0, 2, 4, 5, 7, 9, 11]).all()
     plainly = generate.samples(plan(tiny_config, tiny_variables), np.arange(8)).pitches
     assert not np.isin(plainly % 12, [0, 2, 4, 5, 7, 9, 11]).all()
+    loaded = weights.Loaded(tiny_variables, tiny_config, 1, "0" * 64, {})
+    in_memory = generate.complete(loaded, tasks.compose(16), 8, SETTINGS, prior=wish).pitches
+    assert np.isin(in_memory % 12, [0, 2, 4, 5, 7, 9, 11]).all()
 
 
 def test_no_voice_leaves_its_range_unless_it_is_let(tiny_config, tiny_variables):

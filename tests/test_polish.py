@@ -302,6 +302,9 @@ def test_by_default_the_packaged_critic_chooses(tiny_config, tiny_variables):
     raw, made = (polish.complete(loaded, tasks.compose(16), 2, settings, sweeps=sweeps) for sweeps in (0, 1))
     judge = polish.judge_with(critic.load())
     assert (judge(made.pitches)[0] > judge(raw.pitches)[0]).all()
+    wish = steering.key(16, "C major", 50.0)
+    in_key = polish.complete(loaded, tasks.compose(16), 2, settings, sweeps=1, prior=wish).pitches
+    assert np.isin(in_key % 12, [0, 2, 4, 5, 7, 9, 11]).all()
     eighths = dataclasses.replace(tiny_config, data=dataclasses.replace(tiny_config.data, steps_per_quarter=2))
     with pytest.raises(errors.InputError, match="this model writes 2 steps a quarter, and the critic knows 4"):
         polish.complete(loaded._replace(config=eighths), tasks.compose(16), 2, settings)
